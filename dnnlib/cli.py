@@ -1,0 +1,145 @@
+"""What the commands share: option types with clear errors, a progress bar, and one way to report a mistake."""
+
+import functools
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+import click
+import tqdm
+
+from .util import UserError
+
+
+class Seeds(click.ParamType):
+    """``0-3,7`` as the list [0, 1, 2, 3, 7]; each part is a number or a rising range, all of them at least 0."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        numbers = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+            if not match:
+                self.fail(f"{value!r} is not a list of numbers and ranges such as 0-3,7", param, ctx)
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first:
+                self.fail(f"the range {part.strip()} runs backwards; write {last}-{first}", param, ctx)
+            numbers.extend(range(first, last + 1))
+        return numbers
+
+
+class Pair(click.ParamType):
+    """``4x2`` as (4, 2): two whole numbers of at least 1, width first."""
+
+    def __init__(self, name: str = "WxH"):
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", str(value))
+        if not match or int(match[1]) < 1 or int(match[2]) < 1:
+            self.fail(f"{value!r} is not of the form {self.name}, such as 2x2", param, ctx)
+        return int(match[1]), int(match[2])
+
+
+class Names(click.ParamType):
+    """``a,b`` as ['a', 'b']; ``none`` and the empty text as [].  `choices`, if given, are the only names allowed."""
+
+    name = "names"
+
+    def __init__(self, choices: Iterable[str] | None = None):
+        self.choices = None if choices is None else list(choices)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[str]:
+        if isinstance(value, (list, tuple)):
+            return list(value)
+        if value.strip().lower() in ("", "none"):
+            return []
+        names = [name.strip() for name in value.split(",")]
+        for name in names:
+            if self.choices is not None and name not in self.choices:
+                self.fail(f"{name!r} is not available; choose from: none, {', '.join(self.choices)}".rstrip(", "), param, ctx)
+        return names
+
+
+class FiniteFloat(click.FloatRange):
+    """A float within a range; infinities and nan are refused, which plain ranges let through."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        number = super().convert(value, param, ctx)
+        if number != number or number in (float("inf"), float("-inf")):
+            self.fail(f"{value!r} is not a finite number", param, ctx)
+        return number
+
+
+def command(**kwargs: Any) -> Callable:
+    """A click command whose options may be typed with ``_`` or ``-``, and which reports mistakes in one line.
+
+    Bad options exit with code 2, a UserError, a file that cannot be used or too little memory with 1, Ctrl-C with 130.
+    """
+    settings = {"token_normalize_func": lambda text: text.replace("-", "_"), "show_default": True, "max_content_width": 120}
+
+    def decorate(function: Callable) -> click.Command:
+        return click.command(context_settings=settings, **kwargs)(one_line_errors(function))
+
+    return decorate
+
+
+def one_line_errors(function: Callable) -> Callable:
+    """Wrap `function` so that a user's mistake ends the process with one line on stderr instead of a traceback."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except UserError as error:
+            _exit(str(error))
+        except KeyboardInterrupt:
+            _exit("interrupted", code=130)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _exit(f"{error.filename}: {error.strerror}")
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _exit(f"out of memory: {OUT_OF_MEMORY_ADVICE}")
+
+    return wrapper
+
+
+OUT_OF_MEMORY_ADVICE = (
+    "lower --batch-gpu or --neural_rendering_resolution_final (training, or take a smaller --preset), "
+    "--shape-res, --nrr or --sample_mult (pictures), or use --device cpu"
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is how Python, the CPU allocator or CUDA say that memory has run out."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _exit(message: str, code: int = 1) -> None:
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def progress(iterable: Iterable | None = None, **kwargs: Any) -> tqdm.tqdm:
+    """A tqdm bar with the project's settings: rate and time left, few updates where there is no terminal."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return tqdm.tqdm(iterable, mininterval=interval, dynamic_ncols=True, leave=kwargs.pop("leave", True), **kwargs)
+
+
+def existing_path(path: str | os.PathLike, what: str) -> Path:
+    """`path` as a Path if it exists; otherwise a UserError that calls it `what`."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{what} not found: {path}")
+    return path

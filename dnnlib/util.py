@@ -1,0 +1,157 @@
+"""Dictionaries with attributes, objects built by name, logs, and files that appear whole."""
+
+import contextlib
+import importlib
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator
+
+
+class UserError(Exception):
+    """A mistake of the user's: its one-line message says what is wrong and what to do.
+
+    Commands print the message alone and exit with code 1; anything else that is raised is a bug of ours.
+    """
+
+
+class EasyDict(dict):
+    """A dictionary whose string keys are also attributes: ``d.key`` is ``d['key']``."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        try:
+            del self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+def get_obj_by_name(name: str) -> Any:
+    """The object with the dotted name `name`, such as ``training.triplane.TriPlaneGenerator``.
+
+    Raises ImportError if no module on the way can be imported, AttributeError if the last part is not in its module.
+    """
+    parts = name.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:split])
+        try:
+            obj = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            # A missing dependency of an existing module is not the same as a name that is no module.
+            if error.name is not None and not (module_name + ".").startswith(error.name + "."):
+                raise
+            continue
+        for part in parts[split:]:
+            obj = getattr(obj, part)
+        return obj
+    raise ImportError(f"no module found for {name!r}")
+
+
+def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
+    """Call the class (or function) with the dotted name `class_name` with the other arguments."""
+    return get_obj_by_name(class_name)(*args, **kwargs)
+
+
+def format_time(seconds: float) -> str:
+    """A duration for people: ``12s``, ``3m 05s``, ``2h 07m 10s``, ``1d 04h 30m``."""
+    s = int(round(seconds))
+    if s < 60:
+        return f"{s}s"
+    if s < 60 * 60:
+        return f"{s // 60}m {s % 60:02}s"
+    if s < 24 * 60 * 60:
+        return f"{s // 3600}h {s // 60 % 60:02}m {s % 60:02}s"
+    return f"{s // 86400}d {s // 3600 % 24:02}h {s // 60 % 60:02}m"
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path`, moved to `path` when the block ends well and removed when it does not.
+
+    The name keeps the suffix of `path`, since many writers choose the format by it. A reader never sees half a file.
+    """
+    path = Path(path)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:64]}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_output_dir(path: str | os.PathLike) -> Path:
+    """Make the folder `path` (and its parents) and check that files can be written in it; UserError if not."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write in the folder {path}: {error.strerror}; choose another one") from None
+    return path
+
+
+def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
+    """The path ``outdir/NNNNN-desc`` with the first number above all that are there (the folder is not made)."""
+    outdir = Path(outdir)
+    names = os.listdir(outdir) if outdir.is_dir() else []
+    numbers = [int(match[0]) for match in (re.match(r"\d+", name) for name in names) if match]
+    return outdir / f"{max(numbers, default=-1) + 1:05d}-{desc}"
+
+
+class Logger:
+    """While open, everything written to stdout and stderr also goes to a file (progress bars excepted).
+
+    Parts of the output that redraw their line, those with a carriage return, are left out of the file.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self._file = open(path, "a", encoding="utf-8", buffering=1)
+        self._streams = (sys.stdout, sys.stderr)
+        sys.stdout, sys.stderr = (_Tee(stream, self._file) for stream in self._streams)
+
+    def close(self) -> None:
+        """Give the two streams back and close the file; harmless when called again."""
+        if not self._file.closed:
+            sys.stdout, sys.stderr = self._streams
+            self._file.close()
+
+    def __enter__(self) -> "Logger":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _Tee:
+    """A text stream that also writes to a second one."""
+
+    def __init__(self, stream: Any, copy: Any):
+        self._stream = stream
+        self._copy = copy
+
+    def write(self, text: str) -> int:
+        self._stream.write(text)
+        if "\r" not in text:
+            self._copy.write(text)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

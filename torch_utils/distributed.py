@@ -1,0 +1,121 @@
+"""Processes that train together: started here or by torchrun, and what they tell each other.
+
+Two groups exist.  Gradients go over NCCL on GPUs and gloo on the CPU; counts, flags and Python objects go over gloo
+always, so that they never wait for a GPU.
+"""
+
+import os
+import socket
+from typing import Any, Callable
+
+import torch
+import torch.distributed as dist
+
+from dnnlib import UserError
+from dnnlib.cli import one_line_errors
+
+_control_group: Any = None
+
+
+def get_rank() -> int:
+    """This process's number, 0 to `get_world_size()` - 1."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def get_world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or a launcher with the same environment variables) started this process."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def launch(function: Callable[..., None], args: tuple, num_processes: int, backend: str) -> None:
+    """Run ``function(local_rank, *args)`` in `num_processes` processes that form a group, and wait for them.
+
+    Under torchrun the processes exist already, on one machine or many: this one joins them.  `num_processes` must then be
+    their number, or that of one machine.  One process without torchrun runs here and forms no group.
+    """
+    if under_torchrun():
+        world_size, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
+        if num_processes not in (world_size, local):
+            raise UserError(f"--gpus {num_processes}, but torchrun started {world_size} processes ({local} on this machine); make them agree")
+        _run("env://", int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_RANK"]), backend, function, args)
+    elif num_processes == 1:
+        function(0, *args)
+    else:
+        address = f"tcp://127.0.0.1:{_free_port()}"
+        try:
+            torch.multiprocessing.spawn(_spawned, (address, num_processes, backend, function, args), nprocs=num_processes)
+        except torch.multiprocessing.ProcessExitedException as error:
+            # The process that ended has said why; a traceback of the one that waited adds nothing.
+            raise UserError(f"rank {error.error_index} ended early with exit code {error.exit_code}") from None
+
+
+@one_line_errors
+def _spawned(local_rank: int, address: str, world_size: int, backend: str, function: Callable, args: tuple) -> None:
+    _run(address, local_rank, world_size, local_rank, backend, function, args)
+
+
+def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str, function: Callable, args: tuple) -> None:
+    global _control_group
+    if backend == "nccl":
+        torch.cuda.set_device(local_rank)
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
+    _control_group = dist.new_group(backend="gloo")
+    try:
+        function(local_rank, *args)
+        dist.barrier(group=_control_group)  # nobody leaves while another still talks
+    finally:
+        _control_group = None
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Add up `tensor` over all processes, in place; returns it."""
+    if get_world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether `flag` is true in any process; all of them must ask."""
+    if get_world_size() == 1:
+        return flag
+    votes = torch.tensor(int(flag))
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX, group=_control_group)
+    return bool(votes)
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """The values of all processes, by rank; all of them must call."""
+    if get_world_size() == 1:
+        return [value]
+    values = [None] * get_world_size()
+    dist.all_gather_object(values, value, group=_control_group)
+    return values
+
+
+def broadcast_object(value: Any) -> Any:
+    """Rank 0's `value`; all of them must call."""
+    if get_world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0, group=_control_group)
+    return box[0]
+
+
+@torch.no_grad()
+def broadcast_module(module: torch.nn.Module) -> None:
+    """Give every process rank 0's parameters and buffers."""
+    if get_world_size() > 1:
+        for tensor in (*module.parameters(), *module.buffers()):
+            dist.broadcast(tensor, src=0)

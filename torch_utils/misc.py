@@ -1,0 +1,46 @@
+"""Checks and copies for modules and tensors."""
+
+import itertools
+from typing import Iterator, Sequence
+
+import torch
+
+
+def assert_shape(tensor: torch.Tensor, shape: Sequence[int | None]) -> None:
+    """Raise ValueError unless `tensor` has the shape `shape`, in which None stands for any size."""
+    actual = tuple(tensor.shape)
+    if len(actual) != len(shape) or any(want is not None and want != have for want, have in zip(shape, actual)):
+        raise ValueError(f"expected a tensor of shape {list(shape)}, got {list(actual)}")
+
+
+def named_params_and_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors of all parameters, then of all buffers."""
+    return itertools.chain(module.named_parameters(), module.named_buffers())
+
+
+@torch.no_grad()
+def copy_params_and_buffers(source: torch.nn.Module, target: torch.nn.Module, require_all: bool = False) -> list[str]:
+    """Copy tensors of the same name and shape from `source` into `target`; return the names that were not copied.
+
+    With `require_all`, a tensor of `target` that `source` lacks, or has in another shape, raises ValueError instead.
+    """
+    have = dict(named_params_and_buffers(source))
+    skipped = []
+    for name, tensor in named_params_and_buffers(target):
+        if name in have and have[name].shape == tensor.shape:
+            tensor.copy_(have[name].detach())
+        elif require_all:
+            found = list(have[name].shape) if name in have else "missing"
+            raise ValueError(f"{name}: {found}, expected {list(tensor.shape)}")
+        else:
+            skipped.append(name)
+    return skipped
+
+
+def summarize(module: torch.nn.Module) -> str:
+    """One line per child of `module` with its parameters and buffers counted, and a total."""
+    rows = [("", "parameters", "buffers")]
+    for name, child in (*module.named_children(), ("total", module)):
+        rows.append((name, *(f"{sum(t.numel() for t in kind):,}" for kind in (child.parameters(), child.buffers()))))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return "\n".join(f"{name:<{widths[0]}}  {params:>{widths[1]}}  {buffers:>{widths[2]}}" for name, params, buffers in rows)

@@ -1,0 +1,99 @@
+"""Means and deviations of what training reports, over all processes, without waiting for a GPU until they are read."""
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from dnnlib import EasyDict
+
+from . import distributed
+
+_pending: dict[str, list[torch.Tensor]] = {}  # name -> moments [3] that were reported and not yet added up
+_totals: dict[str, torch.Tensor] = {}  # name -> moments [3] since the process began: count, sum, sum of squares
+_FOLD_AFTER = 256  # reports of one name that are kept apart before they are added up on their device
+
+
+def report(name: str, value: Any) -> Any:
+    """Add all numbers in `value` (a tensor, a number or a list) to the statistic `name`; returns `value`."""
+    numbers = torch.as_tensor(value).detach().flatten()
+    if numbers.numel():
+        numbers = numbers.to(torch.float32)
+        moments = torch.stack([torch.full_like(numbers[0], numbers.numel()), numbers.sum(), numbers.square().sum()])
+        queue = _pending.setdefault(name, [])
+        queue.append(moments)
+        if len(queue) >= _FOLD_AFTER:
+            _pending[name] = [torch.stack(queue).to(torch.float64).sum(dim=0)]
+    return value
+
+
+def report0(name: str, value: Any) -> Any:
+    """`report` on rank 0 only."""
+    return report(name, value) if distributed.get_rank() == 0 else value
+
+
+def _fold() -> None:
+    """Bring all that is pending into the totals on the CPU: the only place that waits for a device."""
+    for name, queue in _pending.items():
+        moments = torch.stack([m.to(torch.float64) for m in queue]).sum(dim=0).cpu()
+        _totals[name] = _totals.get(name, torch.zeros(3, dtype=torch.float64)) + moments
+    _pending.clear()
+
+
+class Collector:
+    """Statistics of what was reported between two calls of `update`, over all processes.
+
+    `regex` chooses names (whole names match).  With `keep_previous`, a name that was not reported in between keeps its
+    values of the time before.
+    """
+
+    def __init__(self, regex: str = ".*", keep_previous: bool = True):
+        self._pattern = re.compile(regex)
+        self._keep_previous = keep_previous
+        self._seen: dict[str, torch.Tensor] = {}
+        self._moments: dict[str, torch.Tensor] = {}
+        self.update()
+        self._moments.clear()
+
+    def update(self) -> None:
+        """Take in what was reported since the last call; all processes must call it together."""
+        _fold()
+        mine = {}
+        for name, total in _totals.items():
+            if self._pattern.fullmatch(name):
+                mine[name] = total - self._seen.get(name, torch.zeros_like(total))
+                self._seen[name] = total
+        if not self._keep_previous:
+            self._moments.clear()
+        merged: dict[str, torch.Tensor] = {}
+        for rank_moments in distributed.gather_objects(mine):
+            for name, moments in rank_moments.items():
+                merged[name] = merged.get(name, 0) + moments
+        self._moments.update({name: moments for name, moments in merged.items() if moments[0] > 0})
+
+    def names(self) -> list[str]:
+        """All names with values, in the order in which they first came."""
+        return list(self._moments)
+
+    def num(self, name: str) -> int:
+        """How many numbers were reported."""
+        return int(self._moments[name][0]) if name in self._moments else 0
+
+    def mean(self, name: str) -> float:
+        """Their mean; nan where there are none."""
+        return float(self._moments[name][1] / self._moments[name][0]) if name in self._moments else math.nan
+
+    def std(self, name: str) -> float:
+        """Their standard deviation; nan where there are none."""
+        if name not in self._moments:
+            return math.nan
+        count, total, squares = self._moments[name].tolist()
+        return math.sqrt(max(squares / count - (total / count) ** 2, 0.0))
+
+    def as_dict(self) -> EasyDict:
+        """All names with num, mean and std, as stats.jsonl has them."""
+        return EasyDict({n: EasyDict(num=self.num(n), mean=self.mean(n), std=self.std(n)) for n in self.names()})
+
+    def __getitem__(self, name: str) -> float:
+        return self.mean(name)

@@ -1,0 +1,44 @@
+"""Volume rendering by quadrature at the mid-points between samples (Max 1995; EG3D, section 3.3)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class March(NamedTuple):
+    """What rays see: features [N, R, C], depth [N, R, 1], opacity [N, R, 1] (the sum of the weights), weights [N, R, S - 1, 1]."""
+
+    features: torch.Tensor
+    depth: torch.Tensor
+    opacity: torch.Tensor
+    weights: torch.Tensor
+
+
+def march_weights(densities: torch.Tensor, depths: torch.Tensor) -> torch.Tensor:
+    """Weights [N, R, S - 1, 1] of the intervals between samples; densities (before softplus) and depths [N, R, S, 1]."""
+    length = depths[:, :, 1:] - depths[:, :, :-1]
+    density = F.softplus(0.5 * (densities[:, :, :-1] + densities[:, :, 1:]) - 1)
+    alpha = 1 - torch.exp(-density * length)
+    passed = torch.cumprod(1 - alpha + 1e-10, dim=2)
+    passed = torch.cat([torch.ones_like(passed[:, :, :1]), passed[:, :, :-1]], dim=2)
+    return alpha * passed
+
+
+def march_rays(
+    features: torch.Tensor, densities: torch.Tensor, depths: torch.Tensor, white_back: bool = False
+) -> March:
+    """Composite samples sorted by depth: features [N, R, S, C], densities and depths [N, R, S, 1].
+
+    Depth is the mean of the mid-points by weight, within the depths of the whole batch; rays that hit nothing get the
+    largest.  `white_back` adds 1 - opacity to the features.
+    """
+    weights = march_weights(densities, depths)
+    middles = 0.5 * (depths[:, :, :-1] + depths[:, :, 1:])
+    composed = (weights * (0.5 * (features[:, :, :-1] + features[:, :, 1:]))).sum(dim=2)
+    opacity = weights.sum(dim=2)
+    depth = ((weights * middles).sum(dim=2) / opacity).nan_to_num(float("inf"))
+    depth = depth.clamp(depths.min(), depths.max())
+    if white_back:
+        composed = composed + 1 - opacity
+    return March(composed, depth, opacity, weights)
