@@ -1,0 +1,261 @@
+"""Adaptive discriminator augmentation (Karras 2020, "Training GANs with limited data", appendices B and C) for heads.
+
+The picture, the raw picture and the mask of a sample are augmented together: its geometry is drawn once, in normalised
+coordinates, and applied to each at its own resolution; its colours change in both pictures and leave the mask alone.
+
+Two things differ from the paper.  Flips, quarter turns and whole-pixel shifts are look-ups of their own, so that they move
+pixels without filtering them.  And what comes in from outside the frame is mirrored at the frame's edge in the
+coordinates, at any distance and at the same place in all resolutions, so that no margin has to be padded.
+"""
+
+import math
+from typing import Mapping, NamedTuple
+
+import torch
+
+from torch_utils import persistence
+from torch_utils.ops import grid_sample_gradfix, upfirdn2d
+
+COLOUR_PICTURES = ("image", "image_raw")
+PICTURES = (*COLOUR_PICTURES, "image_mask")
+
+# What training uses: the paper's 'bgc' (blits, geometry, colour) without flips.  Labels are not augmented, and a mirrored
+# head under the unflipped label is a plausible picture of a wrong pose: the one change that could leak unnoticed, as a
+# generator that does not care for its camera.  `--mirror` flips picture and label together instead.  The other transforms
+# make pictures that are no view of a head, or off by an amount that is zero on average; none leaks while p is well below 1.
+HEAD_PRESET = dict(
+    rotate90=1, xint=1, scale=1, rotate=1, aniso=1, xfrac=1, brightness=1, contrast=1, lumaflip=1, hue=1, saturation=1
+)
+
+# The strengths that the paper gives in appendix B.
+XINT_MAX = 0.125  # of the picture's size
+SCALE_STD = 0.2  # in powers of 2
+ANISO_STD = 0.2  # in powers of 2
+XFRAC_STD = 0.125  # of the picture's size
+BRIGHTNESS_STD = 0.2  # of values in [-1, 1]
+CONTRAST_STD = 0.5  # in powers of 2
+SATURATION_STD = 1.0  # in powers of 2
+
+# Half of a symmetric low-pass; up- and down-sampling by 2 with it cancel to 0.3% (Johnston 1980, filter 12B).
+# The paper's sym6 cancels exactly, but is off centre, which would move raw pictures against the large ones.
+LOWPASS_HALF = (-0.003809699, 0.01885659, -0.002710326, -0.08469594, 0.08846992, 0.4843894)
+
+
+def adjusted_p(p: float, sign_mean: float, target: float, num_images: int, kimg: float) -> float:
+    """The augmentation probability after `num_images` more real images (appendix C).
+
+    `sign_mean` is the mean sign of D's logits of real images, in [-1, 1]: above `target` D overfits and p rises, below it
+    falls, at a speed that takes `kimg` thousand images from 0 to 1.  The result is in [0, 1]; nan (nothing was measured)
+    leaves p as it is.
+    """
+    direction = (sign_mean > target) - (sign_mean < target)
+    return min(max(p + direction * num_images / (kimg * 1000), 0.0), 1.0)
+
+
+class Affine(NamedTuple):
+    """The map x -> matrix x + offset of each sample: matrix [N, d, d], offset [N, d]."""
+
+    matrix: torch.Tensor
+    offset: torch.Tensor
+
+    @classmethod
+    def identity(cls, batch: int, dims: int, device: torch.device | str = "cpu") -> "Affine":
+        return cls(torch.eye(dims, device=device).repeat(batch, 1, 1), torch.zeros([batch, dims], device=device))
+
+    def after(self, matrix: torch.Tensor | None = None, offset: torch.Tensor | None = None) -> "Affine":
+        """The map that first applies the given matrix and offset, then this one."""
+        moved = self.offset if offset is None else self.offset + (self.matrix @ offset[:, :, None])[:, :, 0]
+        return Affine(self.matrix if matrix is None else self.matrix @ matrix, moved)
+
+    def then(self, matrix: torch.Tensor) -> "Affine":
+        """The map that first applies this one, then the given matrix."""
+        return Affine(matrix @ self.matrix, (matrix @ self.offset[:, :, None])[:, :, 0])
+
+    def changes(self) -> torch.Tensor:
+        """A mask [N, 1, 1, 1] of the samples for which this is not the identity."""
+        eye = torch.eye(self.matrix.shape[-1], device=self.matrix.device)
+        return ((self.matrix != eye).any(dim=2) | (self.offset != 0)).any(dim=1)[:, None, None, None]
+
+
+def move_pixels(x: torch.Tensor, source: Affine) -> torch.Tensor:
+    """Pictures [N, C, H, H] with each pixel replaced by the one nearest to where `source` takes its centre.
+
+    `source` maps normalised coordinates (x right, y down, [-1, 1] across the frame) of the result to those of `x`.
+    """
+    size = x.shape[-1]
+    column, row = ((_source_coordinates(source, size) + 1) * (size / 2)).long().clamp(0, size - 1).unbind(dim=-1)
+    index = (row * size + column).reshape(len(x), 1, -1).expand(-1, x.shape[1], -1)
+    return x.flatten(2).gather(2, index).reshape(x.shape)
+
+
+def warp(x: torch.Tensor, source: Affine, lowpass: torch.Tensor) -> torch.Tensor:
+    """Pictures [N, C, H, H] looked up where `source` takes the centres of pixels, as in `move_pixels`.
+
+    Against aliasing they are up-sampled by 2 with `lowpass` (symmetric, even length), looked up bilinearly at twice the
+    resolution, and down-sampled again.  Values may overshoot a little at sharp edges, those of masks too.
+    """
+    size = x.shape[-1]
+    margin = len(lowpass) // 2  # pixels that the filter needs around the frame, at either resolution
+    around = torch.arange(-margin, size + margin, device=x.device)
+    around = torch.minimum(around.remainder(2 * size), (-1 - around).remainder(2 * size))  # mirrored at the edges
+    large = upfirdn2d.upsample2d(x.index_select(2, around).index_select(3, around), lowpass, padding=-2 * margin)
+    # Beyond the outermost centres, mirrored bilinear look-up is constant.
+    limit = 1 - 1 / (2 * size)
+    grid = _source_coordinates(source, 2 * size, margin).clamp(-limit, limit)
+    large = grid_sample_gradfix.grid_sample(large, grid.to(x.dtype))
+    return upfirdn2d.downsample2d(large, lowpass, padding=-margin)
+
+
+def recolour(x: torch.Tensor, colour: Affine) -> torch.Tensor:
+    """Pictures [N, 3, H, W] with `colour` applied to every pixel's RGB."""
+    return (colour.matrix.to(x.dtype) @ x.flatten(2) + colour.offset.to(x.dtype)[:, :, None]).reshape(x.shape)
+
+
+def _source_coordinates(source: Affine, size: int, margin: int = 0) -> torch.Tensor:
+    """Where `source` takes the centres of `size` pixels and `margin` more on each side: [N, h, h, 2] in [-1, 1].
+
+    What falls outside the frame is mirrored at its edges, as often as it takes.
+    """
+    centres = (2 * torch.arange(-margin, size + margin, device=source.matrix.device) + 1) / size - 1
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    where = torch.stack([x, y], dim=-1)[None] @ source.matrix.mT[:, None] + source.offset[:, None, None]
+    return 1 - ((where + 1).remainder(4) - 2).abs()
+
+
+def _rotation(angle: torch.Tensor) -> torch.Tensor:
+    """Matrices [N, 2, 2] that turn by `angle` [N] in radians, from x toward y."""
+    return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).reshape(-1, 2, 2)
+
+
+@persistence.persistent_class
+class AugmentPipe(torch.nn.Module):
+    """Random changes of what the discriminator sees, each with probability `p` (a buffer) times its own multiplier.
+
+    The multipliers are probabilities, 0 to leave a transform out: `xflip`, `rotate90`, `xint` (shifts by whole pixels);
+    `scale`, `rotate`, `aniso`, `xfrac` (any shift); `brightness`, `contrast`, `lumaflip`, `hue`, `saturation`.
+    Pictures can be differentiated twice.  Nothing in `forward` waits for a GPU; with p = 0 it gives back its input exactly.
+    """
+
+    def __init__(
+        self,
+        xflip: float = 0,
+        rotate90: float = 0,
+        xint: float = 0,
+        scale: float = 0,
+        rotate: float = 0,
+        aniso: float = 0,
+        xfrac: float = 0,
+        brightness: float = 0,
+        contrast: float = 0,
+        lumaflip: float = 0,
+        hue: float = 0,
+        saturation: float = 0,
+    ):
+        super().__init__()
+        self.xflip, self.rotate90, self.xint = xflip, rotate90, xint
+        self.scale, self.rotate, self.aniso, self.xfrac = scale, rotate, aniso, xfrac
+        self.brightness, self.contrast, self.lumaflip = brightness, contrast, lumaflip
+        self.hue, self.saturation = hue, saturation
+        self.has_blits = any((xflip, rotate90, xint))
+        self.has_geometry = any((scale, rotate, aniso, xfrac))
+        self.has_colour = any((brightness, contrast, lumaflip, hue, saturation))
+        self.register_buffer("p", torch.ones([]))
+        self.register_buffer("lowpass", upfirdn2d.setup_filter([*LOWPASS_HALF, *reversed(LOWPASS_HALF)]))
+
+    def forward(self, pictures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`image` [N, 3, H, H], `image_raw` [N, 3, h, h], `image_mask` [N, 1, h, h] (each may be absent), changed alike.
+
+        Other entries, such as a depth, would no longer fit the pictures and are left out.
+        """
+        pictures = {name: pictures[name] for name in PICTURES if name in pictures}
+        batch = len(next(iter(pictures.values())))
+        coarsest = min(x.shape[-1] for x in pictures.values())
+        blit, geometry, colour = self.draw_blit(batch, coarsest), self.draw_geometry(batch), self.draw_colour(batch)
+        for name, x in pictures.items():
+            if self.has_blits:
+                x = torch.where(blit.changes(), move_pixels(x, blit), x)
+            if self.has_geometry:
+                x = torch.where(geometry.changes(), warp(x, geometry, self.lowpass), x)
+            if self.has_colour and name in COLOUR_PICTURES:
+                x = torch.where(colour.changes(), recolour(x, colour), x)
+            pictures[name] = x
+        return pictures
+
+    # Draws.  Those of geometry build the way back, from a pixel of the result to its source: with every further transform
+    # of the picture, its inverse is what happens first.
+
+    def draw_blit(self, batch: int, size: int) -> Affine:
+        """Flips, quarter turns, and shifts by whole pixels of pictures of `size`, for `move_pixels`."""
+        source = Affine.identity(batch, 2, self.p.device)
+        if self.xflip:
+            flip = self._choose(self._uniform(batch).mul(2).floor(), self.p * self.xflip, neutral=0)
+            source = source.after(torch.stack([1 - 2 * flip, torch.ones_like(flip)], dim=-1).diag_embed())
+        if self.rotate90:
+            turns = self._choose(self._uniform(batch).mul(4).floor(), self.p * self.rotate90, neutral=0)
+            source = source.after(_rotation(turns * (math.pi / 2)).round())
+        if self.xint:
+            pixels = ((self._uniform(batch, 2) * 2 - 1) * (XINT_MAX * size)).round()
+            source = source.after(offset=-2 / size * self._choose(pixels, self.p * self.xint, neutral=0))
+        return source
+
+    def draw_geometry(self, batch: int) -> Affine:
+        """Scaling, rotation, stretching and shifts, for `warp`."""
+        source = Affine.identity(batch, 2, self.p.device)
+        # Two rotations, before and after stretching; the probability that at least one happens is to be p.
+        probability = 1 - (1 - self.p * self.rotate).sqrt()
+
+        def rotate(source: Affine) -> Affine:
+            angle = (self._uniform(batch) * 2 - 1) * math.pi
+            return source.after(_rotation(self._choose(-angle, probability, neutral=0)))
+
+        if self.scale:
+            factor = self._choose(torch.exp2(self._normal(batch) * SCALE_STD), self.p * self.scale, neutral=1)
+            source = source.after(torch.stack([1 / factor, 1 / factor], dim=-1).diag_embed())
+        if self.rotate:
+            source = rotate(source)
+        if self.aniso:
+            factor = self._choose(torch.exp2(self._normal(batch) * ANISO_STD), self.p * self.aniso, neutral=1)
+            source = source.after(torch.stack([1 / factor, factor], dim=-1).diag_embed())
+        if self.rotate:
+            source = rotate(source)
+        if self.xfrac:
+            shift = self._choose(self._normal(batch, 2) * XFRAC_STD, self.p * self.xfrac, neutral=0)
+            source = source.after(offset=-2 * shift)  # the frame is 2 wide
+        return source
+
+    def draw_colour(self, batch: int) -> Affine:
+        """Brightness, contrast, inverted luma, hue and saturation, for `recolour`."""
+        device = self.p.device
+        colour = Affine.identity(batch, 3, device)
+        eye = torch.eye(3, device=device)
+        grey = torch.full([3, 3], 1 / math.sqrt(3), device=device)  # the unit vector of luma, three times
+        luma = grey.square()  # projects on it
+        turn = torch.linalg.cross(grey, eye)  # turns about it (Rodrigues' formula has the cross product)
+        if self.brightness:
+            shift = self._choose(self._normal(batch) * BRIGHTNESS_STD, self.p * self.brightness, neutral=0)
+            colour = colour._replace(offset=colour.offset + shift[:, None])
+        if self.contrast:
+            factor = self._choose(torch.exp2(self._normal(batch) * CONTRAST_STD), self.p * self.contrast, neutral=1)
+            colour = colour.then(factor[:, None, None] * eye)
+        if self.lumaflip:
+            flip = self._choose(self._uniform(batch).mul(2).floor(), self.p * self.lumaflip, neutral=0)[:, None, None]
+            colour = colour.then(eye - 2 * flip * luma)
+        if self.hue:
+            angle = self._choose((self._uniform(batch) * 2 - 1) * math.pi, self.p * self.hue, neutral=0)[:, None, None]
+            colour = colour.then(angle.cos() * eye + (1 - angle.cos()) * luma + angle.sin() * turn)
+        if self.saturation:
+            factor = self._choose(torch.exp2(self._normal(batch) * SATURATION_STD), self.p * self.saturation, neutral=1)
+            factor = factor[:, None, None]
+            colour = colour.then(factor * eye + (1 - factor) * luma)
+        return colour
+
+    def _choose(self, values: torch.Tensor, probability: torch.Tensor, neutral: float) -> torch.Tensor:
+        """`values` [N, ...] in a random share `probability` of the samples, `neutral` in the others."""
+        chosen = self._uniform(len(values)) < probability
+        return torch.where(chosen.reshape(-1, *[1] * (values.ndim - 1)), values, torch.full_like(values, neutral))
+
+    def _uniform(self, *shape: int) -> torch.Tensor:
+        return torch.rand(shape, device=self.p.device)
+
+    def _normal(self, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, device=self.p.device)
