@@ -79,7 +79,9 @@ def test_pictures_without_a_mask():
     assert set(augment(inputs=given, **HEAD_PRESET)) == {"image", "image_raw"}
 
 
-@pytest.mark.parametrize("transform, p, multiplier", [("brightness", 0.3, 1), ("xfrac", 0.7, 1), ("hue", 0.8, 0.5), ("rotate", 0.5, 1)])
+@pytest.mark.parametrize(
+    "transform, p, multiplier", [("brightness", 0.3, 1), ("xfrac", 0.7, 1), ("hue", 0.8, 0.5), ("rotate", 0.5, 1)]
+)
 def test_share_of_changed_samples_is_p_times_the_multiplier(transform, p, multiplier):
     count = 4000
     given = pictures(batch=count, size=4, raw=4)
@@ -331,7 +333,9 @@ def test_recolour_applies_matrix_and_offset():
 # Gradients
 
 
-@pytest.mark.parametrize("multipliers", [dict(xflip=1, rotate90=1, xint=1), dict(scale=1, rotate=1, aniso=1, xfrac=1), dict(HEAD_PRESET)])
+@pytest.mark.parametrize(
+    "multipliers", [dict(xflip=1, rotate90=1, xint=1), dict(scale=1, rotate=1, aniso=1, xfrac=1), dict(HEAD_PRESET)]
+)
 def test_pictures_can_be_differentiated_twice(multipliers):
     pipe = AugmentPipe(**multipliers)
     inputs = [x.requires_grad_() for x in pictures(batch=2, size=8, raw=4, dtype=torch.float64).values()]

@@ -22,7 +22,8 @@ def conv2d_resample(
     """Up-sample `x` [N, I, H, W] by `up` with low-pass `f`, convolve with `w` [O, I / groups, kh, kw], down-sample by `down`.
 
     `padding` is in pixels of the up-sampled picture: one number, (x, y) or (x0, x1, y0, y1).  `flip_weight` True is
-    PyTorch's convolution (a correlation), False the mathematical one; `f` comes from `upfirdn2d.setup_filter` and is only used when resampling.
+    PyTorch's convolution (a correlation), False the mathematical one.  `f` comes from `upfirdn2d.setup_filter`; it follows
+    up-sampling and precedes down-sampling, and is not used without either.
     """
     kernel_h, kernel_w = w.shape[2:]
     if up == down == 1:
@@ -48,7 +49,8 @@ def conv2d_resample(
         # Zeros between the pixels and then a convolution is a transposed convolution; the low-pass follows.
         x = _conv_transpose2d(x, w, up, groups, flip_weight)
         pad = (x0 - (kernel_w - 1), x1 - (kernel_w - up), y0 - (kernel_h - 1), y1 - (kernel_h - up))
-        return upfirdn2d(x, f, down=down, padding=pad, gain=up**2, flip_filter=flip_filter)
+        x = upfirdn2d(x, f, padding=pad, gain=up**2, flip_filter=flip_filter)
+        return x if down == 1 else upfirdn2d(x, f, down=down, flip_filter=flip_filter)
     if down > 1:
         x = upfirdn2d(x, f, padding=pad, flip_filter=flip_filter)
         return _conv2d(x, w, groups, flip_weight, stride=down)
@@ -71,4 +73,6 @@ def _conv_transpose2d(x: torch.Tensor, w: torch.Tensor, stride: int, groups: int
         w = w.flip([2, 3])
     outputs, inputs, kernel_h, kernel_w = w.shape
     w = w.reshape(groups, outputs // groups, inputs, kernel_h, kernel_w).transpose(1, 2)
-    return F.conv_transpose2d(x, w.reshape(groups * inputs, outputs // groups, kernel_h, kernel_w), stride=stride, groups=groups)
+    return F.conv_transpose2d(
+        x, w.reshape(groups * inputs, outputs // groups, kernel_h, kernel_w), stride=stride, groups=groups
+    )
