@@ -5,6 +5,7 @@ always, so that they never wait for a GPU.
 """
 
 import os
+import signal
 import socket
 from typing import Any, Callable
 
@@ -47,6 +48,7 @@ def launch(function: Callable[..., None], args: tuple, num_processes: int, backe
         function(0, *args)
     else:
         address = f"tcp://127.0.0.1:{_free_port()}"
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the processes themselves, which end in good order
         try:
             torch.multiprocessing.spawn(_spawned, (address, num_processes, backend, function, args), nprocs=num_processes)
         except torch.multiprocessing.ProcessExitedException as error:

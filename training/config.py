@@ -1,7 +1,14 @@
-"""Typed settings.  `rendering_kwargs` is the dictionary that published checkpoints carry; this is where it is read."""
+"""Typed settings: of a generator, read from the `rendering_kwargs` that checkpoints carry, and of a training run.
 
+Nothing is built here; constructors get the dictionaries that this module makes, `class_name` included.
+"""
+
+import math
 from dataclasses import dataclass
 from typing import Any, Mapping
+
+from camera_utils import LABEL_DIM
+from dnnlib import UserError
 
 ACTIVATIONS = ("sigmoid", "lrelu", "none")  # of the decoder's colours
 DENSITY_CUT_MARGIN = 0.1  # world units inside the sides of the box where rays see nothing
@@ -75,3 +82,364 @@ class GridModel:
 def is_eg3d(rendering_kwargs: Mapping[str, Any]) -> bool:
     """Whether these are the settings of EG3D's own generator, which has no tri-grid, background or mask."""
     return "triplane_depth" not in rendering_kwargs
+
+
+# Presets of --cfg: where the cameras are, and how their rays are sampled.
+SCENES = {
+    "ffhq": dict(
+        depth_resolution=48,
+        depth_resolution_importance=48,
+        ray_start=2.25,
+        ray_end=3.3,
+        box_warp=1,
+        avg_camera_radius=2.7,
+        avg_camera_pivot=[0, 0, 0.2],
+    ),
+    "afhq": dict(
+        depth_resolution=48,
+        depth_resolution_importance=48,
+        ray_start=2.25,
+        ray_end=3.3,
+        box_warp=1,
+        avg_camera_radius=2.7,
+        avg_camera_pivot=[0, 0, -0.06],
+    ),
+    "shapenet": dict(
+        depth_resolution=64,
+        depth_resolution_importance=64,
+        ray_start=0.1,
+        ray_end=2.6,
+        box_warp=1.6,
+        white_back=True,
+        avg_camera_radius=1.7,
+        avg_camera_pivot=[0, 0, 0],
+    ),
+}
+
+# Presets of --preset: other defaults, for smaller machines.  What is given on the command line wins.
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "small": dict(
+        cbase=16384,
+        cmax=256,
+        depth_resolution=32,
+        depth_resolution_importance=32,
+        light_sr=True,
+    ),
+    "cpu": dict(
+        cbase=2048,
+        cmax=64,
+        triplane_size=64,
+        depth_resolution=16,
+        depth_resolution_importance=16,
+        neural_rendering_resolution_initial=32,
+        light_sr=True,
+        workers=1,
+    ),
+}
+
+SR_MODULES = {128: "SuperresolutionHybrid2X", 256: "SuperresolutionHybrid4X", 512: "SuperresolutionHybrid8XDC"}
+LIGHT_SR_MODULES = {**SR_MODULES, 512: "SuperresolutionHybrid8X"}
+DISCRIMINATORS = ("MaskDualDiscriminator", "MaskDualDiscriminatorV2")
+
+BLUR_INIT_SIGMA = 10.0  # pixels
+R1_INTERVAL = 16  # batches between two R1 phases
+ADA_INTERVAL = 4  # batches between two changes of the augmentation's strength
+HALF_PRECISION_CLAMP = 256  # of activations where some layers run in float16
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A training run: one field for each option of train.py, of the same name, whose help says what it means.
+
+    UserError for values that contradict each other and for options that would have no effect.
+    """
+
+    # Where and what
+    outdir: str
+    cfg: str
+    img_data: str
+    seg_data: str
+    gpus: int
+    batch: int
+    gamma: float
+    gamma_seg: float
+    preset: str = "paper"
+    device: str = "auto"
+    desc: str | None = None
+    metrics: tuple[str, ...] = ()
+
+    # Data
+    cond: bool = True
+    mirror: bool = False
+    min_yaw: float = 0.0
+    max_yaw: float = 180.0
+    back_repeat: int = 1
+    workers: int = 3
+
+    # Augmentation
+    aug: str = "noaug"
+    p: float = 0.2
+    target: float = 0.6
+
+    # Transfer
+    resume: str | None = None
+    resume_kimg: int = 0
+    resume_blur: bool = False
+    freezed: int = 0
+    trust_pickle: bool = False
+
+    # Length and records
+    kimg: float = 25000
+    tick: float = 4
+    snap: int = 50
+    seed: int = 0
+    nobench: bool = False
+
+    # Optimisation
+    batch_gpu: int | None = None
+    mbstd_group: int = 4
+    glr: float = 0.0025
+    dlr: float = 0.002
+
+    # Generator
+    cbase: int = 32768
+    cmax: int = 512
+    map_depth: int = 2
+    g_architecture: str = "skip"
+    g_num_fp16_res: int = 0
+    triplane_size: int = 256
+    triplane_depth: int = 1
+    decoder_lr_mul: float = 1.0
+    decoder_activation: str = "sigmoid"
+    use_torgb_raw: bool = False
+    use_background: bool = True
+    sr_module: str | None = None
+    light_sr: bool = False
+    sr_noise_mode: str = "none"
+    sr_num_fp16_res: int = 4
+    c_scale: float = 1.0
+    gen_pose_cond: bool = False
+    trans_reg: float = 0.0
+
+    # Rendering
+    depth_resolution: int | None = None
+    depth_resolution_importance: int | None = None
+    ray_start: float | None = None
+    ray_end: float | None = None
+    neural_rendering_resolution_initial: int = 64
+    neural_rendering_resolution_final: int | None = None
+    neural_rendering_resolution_fade_kimg: int = 1000
+
+    # Discriminator
+    disc_module: str = "MaskDualDiscriminator"
+    d_num_fp16_res: int = 4
+    disc_c_noise: float = 0.0
+    seg_resolution: int = 128
+    seg_channels: int = 1
+
+    # Losses
+    blur_fade_kimg: int = 200
+    gpc_reg_prob: float = 0.5
+    gpc_reg_fade_kimg: int = 1000
+    bcg_reg_prob: float = 0.0
+    style_mixing_prob: float = 0.0
+    density_reg: float = 0.25
+    density_reg_every: int = 4
+    density_reg_p_dist: float = 0.004
+    density_noise_fade_kimg: int = 0
+    reg_type: str = "l1"
+
+    # Known from the family, without effect in it
+    c_noise: float = 0.0
+    sr_first_cutoff: int = 2
+    sr_first_stopband: float = 2**2.1
+
+    def __post_init__(self):
+        _check_effects(self)
+        _check_batch(self)
+        _check_sizes(self)
+
+    @property
+    def micro_batch(self) -> int:
+        """Samples that one process handles at a time."""
+        return self.batch // self.gpus if self.batch_gpu is None else self.batch_gpu
+
+    @property
+    def rounds(self) -> int:
+        """Micro-batches of one process in a batch."""
+        return self.batch // (self.gpus * self.micro_batch)
+
+    @property
+    def ema_kimg(self) -> float:
+        """Half-life of the averaged weights, in thousands of images."""
+        return self.batch * 10 / 32
+
+    @property
+    def ema_rampup(self) -> float | None:
+        """How the half-life grows with the images seen (`schedules.ema_decay`); not after a resume."""
+        return None if self.resume else 0.05
+
+    @property
+    def ada_kimg(self) -> float:
+        """Thousands of images in which the augmentation's strength can change by 1."""
+        return 100 if self.resume else 500
+
+    def run_name(self, data_name: str) -> str:
+        """What a run folder is called, after its number."""
+        parts = [self.cfg, data_name, f"gpus{self.gpus}", f"batch{self.batch}", f"gamma{self.gamma:g}"]
+        return "-".join(parts + ([self.desc] if self.desc else []))
+
+    def generator_kwargs(self, img_resolution: int) -> dict[str, Any]:
+        """Constructor arguments of the generator for pictures of `img_resolution` pixels."""
+        widths = dict(channel_base=self.cbase, channel_max=self.cmax, fused_modconv_default="inference_only")
+        return dict(
+            class_name="training.triplane.TriPlaneGenerator",
+            z_dim=512,
+            w_dim=512,
+            c_dim=LABEL_DIM,
+            img_resolution=img_resolution,
+            img_channels=3,
+            mapping_kwargs=dict(num_layers=self.map_depth),
+            architecture=self.g_architecture,
+            **widths,
+            num_fp16_res=self.g_num_fp16_res,
+            conv_clamp=HALF_PRECISION_CLAMP if self.g_num_fp16_res > 0 else None,
+            sr_num_fp16_res=self.sr_num_fp16_res,
+            sr_kwargs=widths,
+            rendering_kwargs=self.rendering_kwargs(img_resolution),
+        )
+
+    def rendering_kwargs(self, img_resolution: int) -> dict[str, Any]:
+        """The dictionary of that name which the generator carries."""
+        given = {
+            name: getattr(self, name)
+            for name in ("depth_resolution", "depth_resolution_importance", "ray_start", "ray_end")
+            if getattr(self, name) is not None
+        }
+        return dict(
+            image_resolution=img_resolution,
+            disparity_space_sampling=False,
+            clamp_mode="softplus",
+            superresolution_module=f"training.superresolution.{self._sr_class(img_resolution)}",
+            c_gen_conditioning_zero=not self.gen_pose_cond,
+            gpc_reg_prob=self.gpc_reg_prob if self.gen_pose_cond else None,
+            c_scale=self.c_scale,
+            superresolution_noise_mode=self.sr_noise_mode,
+            density_reg=self.density_reg,
+            density_reg_p_dist=self.density_reg_p_dist,
+            reg_type=self.reg_type,
+            decoder_lr_mul=self.decoder_lr_mul,
+            decoder_activation=self.decoder_activation,
+            use_torgb_raw=self.use_torgb_raw,
+            triplane_size=self.triplane_size,
+            triplane_depth=self.triplane_depth,
+            trans_reg=self.trans_reg,
+            use_background=self.use_background,
+            sr_antialias=True,
+            **{**SCENES[self.cfg], **given},
+        )
+
+    def discriminator_kwargs(self, img_resolution: int) -> dict[str, Any]:
+        """Constructor arguments of the discriminator."""
+        return dict(
+            class_name=f"training.dual_discriminator.{self.disc_module}",
+            c_dim=LABEL_DIM,
+            img_resolution=img_resolution,
+            img_channels=3,
+            channel_base=self.cbase,
+            channel_max=self.cmax,
+            num_fp16_res=self.d_num_fp16_res,
+            conv_clamp=HALF_PRECISION_CLAMP if self.d_num_fp16_res > 0 else None,
+            disc_c_noise=self.disc_c_noise,
+            seg_resolution=self.seg_resolution,
+            seg_channels=self.seg_channels,
+            block_kwargs=dict(freeze_layers=self.freezed),
+            mapping_kwargs={},
+            epilogue_kwargs=dict(mbstd_group_size=self.mbstd_group),
+        )
+
+    def loss_kwargs(self) -> dict[str, Any]:
+        """Arguments of the loss besides the networks.  A resumed run is past its fades unless it asks for them."""
+        faded = self.resume is not None and not self.resume_blur
+        return dict(
+            class_name="training.loss.StyleGAN2Loss",
+            r1_gamma=self.gamma,
+            r1_gamma_seg=self.gamma_seg,
+            style_mixing_prob=self.style_mixing_prob,
+            blur_init_sigma=0 if faded else BLUR_INIT_SIGMA,
+            blur_fade_kimg=self.batch * self.blur_fade_kimg / 32,
+            gpc_reg_prob=self.gpc_reg_prob if self.gen_pose_cond else None,
+            gpc_reg_fade_kimg=0 if faded else self.gpc_reg_fade_kimg,
+            bcg_reg_prob=self.bcg_reg_prob,
+            density_noise_fade_kimg=self.density_noise_fade_kimg,
+            neural_rendering_resolution_initial=self.neural_rendering_resolution_initial,
+            neural_rendering_resolution_final=self.neural_rendering_resolution_final,
+            neural_rendering_resolution_fade_kimg=self.neural_rendering_resolution_fade_kimg,
+        )
+
+    def _sr_class(self, img_resolution: int) -> str:
+        modules = LIGHT_SR_MODULES if self.light_sr else SR_MODULES
+        if self.sr_module is not None:
+            return self.sr_module.rpartition(".")[2]
+        if img_resolution not in modules:
+            raise UserError(f"the data set has {img_resolution} pixels; training makes 128, 256 or 512: run dataset_tool_seg.py --resolution")
+        return modules[img_resolution]
+
+
+# Options that act only under a condition: name, whether they act, and what to do.  Refused when given a value of their own.
+_CONDITIONS = (
+    ("p", lambda c: c.aug == "fixed", "it is the strength of --aug fixed"),
+    ("target", lambda c: c.aug == "ada", "it is the target of --aug ada"),
+    ("resume_kimg", lambda c: c.resume is not None, "it counts what --resume has seen"),
+    ("resume_blur", lambda c: c.resume is not None, "it is about --resume"),
+    ("gpc_reg_prob", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
+    ("gpc_reg_fade_kimg", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
+    ("bcg_reg_prob", lambda c: c.use_background, "it needs --use_background true"),
+    ("density_reg_every", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
+    ("density_reg_p_dist", lambda c: c.density_reg > 0 and c.reg_type == "l1", "it needs --reg_type l1 and --density_reg over 0"),
+    ("reg_type", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
+    ("seg_resolution", lambda c: c.disc_module == "MaskDualDiscriminator", "only MaskDualDiscriminator has a branch for masks"),
+    (
+        "neural_rendering_resolution_fade_kimg",
+        lambda c: c.neural_rendering_resolution_final is not None,
+        "it needs --neural_rendering_resolution_final",
+    ),
+    ("c_noise", lambda c: False, "the family offers it and does nothing with it; --disc_c_noise acts on the discriminator's labels"),
+    ("sr_first_cutoff", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
+    ("sr_first_stopband", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
+    ("cond", lambda c: False, "without camera labels there is nothing to render pictures with"),
+    ("seg_channels", lambda c: False, "masks here have one channel"),
+)
+
+
+def _check_effects(config: TrainingConfig) -> None:
+    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
+    for name, acts, reason in _CONDITIONS:
+        if getattr(config, name) != defaults[name] and not acts(config):
+            raise UserError(f"--{name} {getattr(config, name)} would have no effect: {reason}")
+    if config.reg_type in ("l1-alt", "total-variation"):
+        raise UserError(f"--reg_type {config.reg_type} is offered by the family and does nothing there; use l1, monotonic-detach or monotonic-fixed")
+
+
+def _check_batch(config: TrainingConfig) -> None:
+    if config.batch % config.gpus:
+        raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus}")
+    if config.batch % (config.gpus * config.micro_batch):
+        raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus} times --batch-gpu {config.micro_batch}")
+    if config.micro_batch % min(config.mbstd_group, config.micro_batch):
+        raise UserError(f"--mbstd-group {config.mbstd_group} must divide the batch of a GPU, {config.micro_batch}")
+
+
+def _check_sizes(config: TrainingConfig) -> None:
+    for name in ("triplane_size", "seg_resolution"):
+        value = getattr(config, name)
+        if value < 4 or not math.log2(value).is_integer():
+            raise UserError(f"--{name} {value} must be a power of two, at least 4")
+    scene = dict(SCENES[config.cfg])
+    start = scene["ray_start"] if config.ray_start is None else config.ray_start
+    end = scene["ray_end"] if config.ray_end is None else config.ray_end
+    if not 0 <= start < end:
+        raise UserError(f"--ray_start {start:g} must be at least 0 and less than --ray_end {end:g}")
+    if config.min_yaw > config.max_yaw:
+        raise UserError(f"--min_yaw {config.min_yaw:g} is over --max_yaw {config.max_yaw:g}")

@@ -119,6 +119,9 @@ class TriPlaneGenerator(torch.nn.Module):
             self.t_mapping = MappingNetwork(
                 z_dim, c_dim, 3, num_ws=1, lr_multiplier=1, last_activation="linear", **mapping_kwargs
             )
+            # Cameras start where the labels put them; a random shift would be as large as the box.
+            last = getattr(self.t_mapping, f"fc{self.t_mapping.num_layers - 1}")
+            torch.nn.init.zeros_(last.weight)
 
     # Labels and latents
 

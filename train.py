@@ -1,0 +1,148 @@
+"""Train a generator of whole heads from single-view photos, on the CPU or on one or many GPUs.
+
+\b
+Example, as PanoHead trains at 512 pixels on 8 GPUs:
+  python train.py --outdir training-runs --img_data dataset/testdata_img.zip --seg_data dataset/testdata_seg.zip \\
+    --cfg=ffhq --batch=32 --gpus 8 --gamma=1 --gamma_seg=1 --gen_pose_cond=True --mirror=1 --use_torgb_raw=1 \\
+    --decoder_activation="none" --disc_module MaskDualDiscriminatorV2 --bcg_reg_prob 0.2 --triplane_depth 3 \\
+    --density_noise_fade_kimg 200 --density_reg 0 --min_yaw 0 --max_yaw 180 --back_repeat 4 --trans_reg 10 \\
+    --gpc_reg_prob 0.7
+"""
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any, Callable
+
+import click
+from click.core import ParameterSource
+
+from dnnlib.cli import FiniteFloat, Names, command
+from torch_utils import distributed
+from torch_utils.device import select_device
+from training import config as settings
+from training.config import TrainingConfig
+from training.dataset import HeadDataset
+from training.networks_stylegan2 import ARCHITECTURES
+from training.regularizers import DENSITY_TYPES
+from training.training_loop import train
+
+COUNT = click.IntRange(min=0)
+AT_LEAST_ONE = click.IntRange(min=1)
+NOT_NEGATIVE = FiniteFloat(min=0)
+POSITIVE = FiniteFloat(min=0, min_open=True)
+FRACTION = FiniteFloat(min=0, max=1)
+YAW = FiniteFloat(min=0, max=180)
+
+
+def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
+    """A click option whose default is that of the field of the same name in TrainingConfig."""
+    field = TrainingConfig.__dataclass_fields__[name.lstrip("-").replace("-", "_")]
+    if not kwargs.get("required"):
+        kwargs["default"] = field.default
+    return click.option(name, type=kind, help=text, **kwargs)
+
+
+@command(help=__doc__)
+@option("--outdir", str, "Folder that gets a new, numbered folder for this run", required=True)
+@option("--cfg", click.Choice(settings.SCENES), "Where the cameras of the data are, and how rays are sampled", required=True)
+@option("--img_data", str, "Images with labels, a folder or zip of dataset_tool_seg.py", required=True)
+@option("--seg_data", str, "Their masks, a folder or zip", required=True)
+@option("--gpus", AT_LEAST_ONE, "Processes, one per GPU (or sharing the CPU); under torchrun, its number of them", required=True)
+@option("--batch", AT_LEAST_ONE, "Samples in a batch, all GPUs together", required=True)
+@option("--gamma", NOT_NEGATIVE, "Weight of R1 on image and raw image", required=True)
+@option("--gamma_seg", NOT_NEGATIVE, "Weight of R1 on the mask", required=True)
+@option("--preset", click.Choice(settings.PRESETS), "Sizes of the networks: those of the paper, half of them, or what a CPU can train")
+@option("--device", str, "cpu, cuda or auto")
+@option("--desc", str, "Text at the end of the run folder's name")
+@option("--metrics", Names(choices=()), "Metrics at every snapshot; none is the only choice")
+@option("--cond", bool, "Condition on the camera labels; they are needed to render")
+@option("--mirror", bool, "Add every picture mirrored")
+@option("--min_yaw", YAW, "Leave out views with less |yaw|, degrees")
+@option("--max_yaw", YAW, "Leave out views with more |yaw|, degrees")
+@option("--back_repeat", AT_LEAST_ONE, "Show views from behind this many times")
+@option("--workers", AT_LEAST_ONE, "Processes that read data, for each GPU")
+@option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Augmentation of what the discriminator sees")
+@option("--p", FRACTION, "Probability of each augmentation for --aug fixed")
+@option("--target", FRACTION, "Mean sign of the real logits that --aug ada aims at")
+@option("--resume", str, "Start from the networks of this snapshot, a path or https URL")
+@option("--resume_kimg", COUNT, "Count from this many thousand images")
+@option("--resume_blur", bool, "Begin blur and pose swapping anew after --resume")
+@option("--freezed", COUNT, "Layers of the discriminator that do not learn")
+@option("--trust_pickle", bool, "Allow --resume to run code from the snapshot", is_flag=True)
+@option("--kimg", POSITIVE, "Train for this many thousand images (0.5 is 500)")
+@option("--tick", POSITIVE, "Report after every so many thousand images")
+@option("--snap", AT_LEAST_ONE, "Save pictures and networks every so many ticks")
+@option("--seed", COUNT, "Seed of everything that is random")
+@option("--nobench", bool, "Do not let cuDNN try out convolutions")
+@option("--batch-gpu", AT_LEAST_ONE, "Samples that a GPU handles at a time; all of its share if not given")
+@option("--mbstd-group", AT_LEAST_ONE, "Samples that the minibatch deviation compares")
+@option("--glr", NOT_NEGATIVE, "Learning rate of the generator")
+@option("--dlr", NOT_NEGATIVE, "Learning rate of the discriminator")
+@option("--cbase", click.IntRange(min=1024), "Channels of a layer times its resolution")
+@option("--cmax", AT_LEAST_ONE, "Most channels of a layer")
+@option("--map-depth", AT_LEAST_ONE, "Layers of the mapping network")
+@option("--g_architecture", click.Choice(ARCHITECTURES), "How the backbone's layers are joined")
+@option("--g_num_fp16_res", COUNT, "Highest resolutions of the backbone that run in float16 (on a GPU)")
+@option("--triplane_size", click.IntRange(min=4), "Pixels of a feature grid")
+@option("--triplane_depth", AT_LEAST_ONE, "Layers of a feature grid")
+@option("--decoder_lr_mul", NOT_NEGATIVE, "Learning rate multiplier of the decoder")
+@option("--decoder_activation", click.Choice(settings.ACTIVATIONS), "Activation of the decoder's colours")
+@option("--use_torgb_raw", bool, "Make the raw image by a learned layer instead of taking three features")
+@option("--use_background", bool, "Generate the background apart from the head")
+@option("--sr-module", str, "Super-resolution, a class of training/superresolution.py; by resolution if not given")
+@option("--light_sr", bool, "Take the lighter super-resolution at 512 pixels")
+@option("--sr_noise_mode", click.Choice(["random", "none"]), "Noise in super-resolution")
+@option("--sr_num_fp16_res", COUNT, "Over 0: super-resolution runs in float16 (on a GPU)")
+@option("--c-scale", NOT_NEGATIVE, "Factor on the label that conditions the generator")
+@option("--gen_pose_cond", bool, "Condition the generator on the camera")
+@option("--trans_reg", NOT_NEGATIVE, "Over 0: learn camera shifts, with this weight on their mean")
+@option("--depth_resolution", click.IntRange(min=4), "Coarse samples on a ray; by --cfg if not given")
+@option("--depth_resolution_importance", COUNT, "Fine samples on a ray; by --cfg if not given")
+@option("--ray_start", NOT_NEGATIVE, "Nearest depth that is sampled; by --cfg if not given")
+@option("--ray_end", NOT_NEGATIVE, "Farthest depth that is sampled; by --cfg if not given")
+@option("--neural_rendering_resolution_initial", AT_LEAST_ONE, "Pixels of the raw image at first")
+@option("--neural_rendering_resolution_final", AT_LEAST_ONE, "Pixels of the raw image in the end; as at first if not given")
+@option("--neural_rendering_resolution_fade_kimg", COUNT, "Thousands of images from one to the other")
+@option("--disc_module", click.Choice(settings.DISCRIMINATORS), "How the discriminator sees the mask: a branch, or a channel (V2)")
+@option("--d_num_fp16_res", COUNT, "Highest resolutions of the discriminator that run in float16 (on a GPU)")
+@option("--disc_c_noise", NOT_NEGATIVE, "Noise on the discriminator's labels, in their deviations")
+@option("--seg_resolution", click.IntRange(min=8), "Pixels of the mask's branch")
+@option("--seg_channels", AT_LEAST_ONE, "Channels of a mask")
+@option("--blur_fade_kimg", COUNT, "The blur fades over batch/32 times so many thousand images")
+@option("--gpc_reg_prob", FRACTION, "Final probability of conditioning on another sample's camera")
+@option("--gpc_reg_fade_kimg", COUNT, "Thousands of images until it is reached")
+@option("--bcg_reg_prob", FRACTION, "Probability of another sample's background")
+@option("--style_mixing_prob", FRACTION, "Probability of mixing the styles of two latents")
+@option("--density_reg", NOT_NEGATIVE, "Weight of the density regulariser")
+@option("--density_reg_every", AT_LEAST_ONE, "Batches between two uses of it")
+@option("--density_reg_p_dist", NOT_NEGATIVE, "Distance of neighbours for --reg_type l1, world units")
+@option("--density_noise_fade_kimg", COUNT, "Thousands of images until the noise on densities is gone")
+@option("--reg_type", click.Choice((*DENSITY_TYPES, "l1-alt", "total-variation")), "Kind of density regulariser")
+@option("--c-noise", NOT_NEGATIVE, "Refused: no effect in the family", hidden=True)
+@option("--sr_first_cutoff", click.IntRange(min=2), "Refused: no effect in the family", hidden=True)
+@option("--sr_first_stopband", FiniteFloat(min=2), "Refused: no effect in the family", hidden=True)
+@click.option("-n", "--dry-run", is_flag=True, help="Print the options and stop")
+@click.pass_context
+def main(ctx: click.Context, dry_run: bool, **options: Any) -> None:
+    for name, value in settings.PRESETS[options["preset"]].items():
+        if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
+            options[name] = value
+    config = TrainingConfig(**options)
+    dataset = HeadDataset(config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat)
+    networks = dict(
+        generator_kwargs=config.generator_kwargs(dataset.resolution),
+        discriminator_kwargs=config.discriminator_kwargs(dataset.resolution),
+        loss_kwargs=config.loss_kwargs(),
+    )
+    if dry_run:
+        print(json.dumps(dict(asdict(config), **networks), indent=2))
+        print("Dry run: nothing was made.")
+        return
+    local_rank = int(os.environ["LOCAL_RANK"]) if distributed.under_torchrun() else config.gpus - 1
+    device = select_device(config.device, local_rank)  # says now, not in every process, that a GPU is missing
+    distributed.launch(train, (config,), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
+
+
+if __name__ == "__main__":
+    main()

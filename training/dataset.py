@@ -1,0 +1,159 @@
+"""Pictures, masks and cameras for training, and the order in which training sees them."""
+
+import io
+from pathlib import Path
+from typing import Iterator
+
+import numpy as np
+import PIL.Image
+import torch
+
+import camera_utils
+from dnnlib import UserError
+from dnnlib.archive import Archive, read_labels, stem
+
+BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` counts
+
+
+class HeadDataset(torch.utils.data.Dataset):
+    """Square pictures with masks of the same size and a camera label each, from folders or zips of `dataset_tool_seg.py`.
+
+    Images and masks pair by name without extension; dataset.json of the images gives the labels.  Only pictures with
+    |yaw| in [`min_yaw`, `max_yaw`] degrees are kept; those with |yaw| of at least 90 (or `min_yaw`, if larger) appear
+    `back_repeat` times.  `mirror` adds every picture, mask and label mirrored, after all others.
+
+    An item is (image uint8 [3, H, H], mask uint8 [1, H, H], label float32 [25]).  UserError if something is missing.
+    """
+
+    def __init__(
+        self,
+        img_data: str,
+        seg_data: str,
+        mirror: bool = False,
+        min_yaw: float = 0,
+        max_yaw: float = 180,
+        back_repeat: int = 1,
+    ):
+        self.images, self.masks = Archive(img_data), Archive(seg_data)
+        self.name = Path(img_data).stem
+        self._image_names, self._mask_names = _pair(self.images, self.masks)
+        self._labels = _labels_of(self.images, self._image_names)
+        self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> picture
+        if not len(self._sources):
+            raise UserError(f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw, --max_yaw")
+        self._unmirrored = len(self._sources)
+        if mirror:
+            self._sources = np.tile(self._sources, 2)
+        self.resolution = self._check_first()
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        source = self._sources[index]
+        image = _decode(self.images, self._image_names[source], "RGB")
+        mask = _decode(self.masks, self._mask_names[source], "L")
+        for name, array in ((self._image_names[source], image), (self._mask_names[source], mask)):
+            if array.shape[:2] != (self.resolution, self.resolution):
+                size = "x".join(map(str, array.shape[1::-1]))
+                raise UserError(f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check")
+        if self.is_mirrored(index):
+            image, mask = image[:, ::-1], mask[:, ::-1]
+        return image.transpose(2, 0, 1).copy(), mask[None].copy(), self.label(index)
+
+    def label(self, index: int) -> np.ndarray:
+        """The camera of one item, mirrored where the item is: float32 [25].  The one law for real and generated views."""
+        label = torch.from_numpy(self._labels[self._sources[index]])
+        return (camera_utils.flip_label(label) if self.is_mirrored(index) else label.clone()).numpy()
+
+    def is_mirrored(self, index: int) -> bool:
+        """Whether an item is a mirrored picture."""
+        return index >= self._unmirrored
+
+    def _check_first(self) -> int:
+        """Size in pixels of the first picture, if it is a sound one."""
+        name = self._image_names[self._sources[0]]
+        height, width = _decode(self.images, name, "RGB").shape[:2]
+        if height != width or height & (height - 1):
+            advice = "prepare it with dataset_tool_seg.py --resolution 512x512"
+            raise UserError(f"{name} in {self.images.path} is {width}x{height}; pictures must be square, a power of two wide: {advice}")
+        return height
+
+
+def select_views(labels: np.ndarray, min_yaw: float, max_yaw: float, back_repeat: int) -> np.ndarray:
+    """Which rows of labels [M, 25] a data set shows, in order: those with |yaw| in range, views from behind repeated."""
+    yaw = camera_utils.yaw_pitch_roll_degrees(torch.from_numpy(labels))[:, 0].abs().numpy()
+    repeats = np.where(yaw >= max(BEHIND_DEGREES, min_yaw), back_repeat, 1)
+    repeats[(yaw < min_yaw) | (yaw > max_yaw)] = 0
+    return np.repeat(np.arange(len(labels)), repeats)
+
+
+def _pair(images: Archive, masks: Archive) -> tuple[list[str], list[str]]:
+    """Names of the images, and of their masks in the same order."""
+    masks_by_stem = {stem(name): name for name in masks.image_names()}
+    names = images.image_names()
+    if not names:
+        raise UserError(f"{images.path} holds no pictures")
+    missing = [name for name in names if stem(name) not in masks_by_stem]
+    if missing:
+        raise UserError(f"{len(missing)} of {len(names)} images have no mask in {masks.path}, such as {missing[0]}; run dataset_tool_seg.py")
+    if len(masks_by_stem) > len(names):
+        extra = sorted(set(masks_by_stem) - {stem(name) for name in names})
+        raise UserError(f"{len(extra)} masks in {masks.path} have no image in {images.path}, such as {masks_by_stem[extra[0]]}; run dataset_tool_seg.py")
+    return names, [masks_by_stem[stem(name)] for name in names]
+
+
+def _labels_of(images: Archive, names: list[str]) -> np.ndarray:
+    """Labels float32 [M, 25] of the images `names`."""
+    labels = read_labels(images)
+    if labels is None:
+        raise UserError(f"{images.path} has no labels: its dataset.json must give the camera of every image")
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise UserError(f"dataset.json in {images.path} lacks {len(missing)} of {len(names)} images, such as {missing[0]}")
+    wrong = [name for name in names if len(labels[name]) != camera_utils.LABEL_DIM or not np.isfinite(labels[name]).all()]
+    if wrong:
+        raise UserError(f"dataset.json in {images.path}: the label of {wrong[0]} is not {camera_utils.LABEL_DIM} finite numbers")
+    return np.array([labels[name] for name in names], dtype=np.float32)
+
+
+def _decode(archive: Archive, name: str, mode: str) -> np.ndarray:
+    """A picture as a uint8 array, [H, W, 3] for mode RGB and [H, W] for L."""
+    try:
+        with PIL.Image.open(io.BytesIO(archive.read(name))) as picture:
+            return np.asarray(picture if picture.mode == mode else picture.convert(mode))
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read {name} in {archive.path}: {' '.join(str(error).split())}") from None
+
+
+def global_order(start: int, length: int, seed: int) -> Iterator[int]:
+    """Item numbers of an endless reading of `length` items from position `start` on: a new shuffle each time round.
+
+    A function of position and seed alone, so that it can be taken up anywhere and does not depend on who reads it.
+    """
+    position = start
+    while True:
+        epoch, offset = divmod(position, length)
+        for index in np.random.default_rng([seed, epoch]).permutation(length)[offset:]:
+            yield int(index)
+            position += 1
+
+
+class ShareSampler(torch.utils.data.Sampler):
+    """One process's share of `global_order`: of each `num_shares` runs of `size` items, the run number `share`.
+
+    Global batches are cut into micro-batches of `size`; micro-batch m of a batch belongs to process m mod `num_shares`.
+    """
+
+    def __init__(self, length: int, size: int, share: int = 0, num_shares: int = 1, seed: int = 0, start: int = 0):
+        self.length = length
+        self.size = size
+        self.share = share
+        self.num_shares = num_shares
+        self.seed = seed
+        self.start = start
+
+    def __iter__(self) -> Iterator[int]:
+        for position, index in enumerate(global_order(self.start, self.length, self.seed)):
+            if position // self.size % self.num_shares == self.share:
+                yield index

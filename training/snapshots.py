@@ -1,0 +1,70 @@
+"""What a run shows of itself while it trains: grids of pictures, a line and a record per tick, TensorBoard events."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.dataset import HeadDataset
+from training.images import IMAGE_MODES, picture, save_image, tile
+
+GRID_COLUMNS = 4
+GRID_ROWS = {"cuda": 6, "cpu": 2}  # a grid costs as much as a few steps on either
+
+
+class Grids:
+    """The same faces seen by the same cameras every time: those of the first pictures of a shuffled data set."""
+
+    def __init__(self, dataset: HeadDataset, z_dim: int, device: torch.device, seed: int):
+        count = GRID_COLUMNS * GRID_ROWS[device.type]
+        rng = np.random.RandomState(seed)
+        order = rng.permutation(len(dataset))
+        items = [dataset[int(order[i % len(order)])] for i in range(count)]
+        self.images, self.masks, labels = (np.stack(parts) for parts in zip(*items))
+        self.z = torch.from_numpy(rng.randn(count, z_dim).astype(np.float32)).to(device)
+        self.c = torch.from_numpy(labels).to(device)
+
+    def save_reals(self, run_dir: Path) -> None:
+        """Write reals.png and reals_mask.png."""
+        save_image(tile(self.images.transpose(0, 2, 3, 1), GRID_COLUMNS), run_dir / "reals.png")
+        save_image(tile(self.masks.transpose(0, 2, 3, 1).repeat(3, axis=-1), GRID_COLUMNS), run_dir / "reals_mask.png")
+
+    @torch.no_grad()
+    def save_fakes(self, run_dir: Path, name: str, G: torch.nn.Module, batch: int) -> None:
+        """Write NAME.png, NAME_raw.png, NAME_depth.png and NAME_mask.png of what `G` makes, `batch` faces at a time."""
+        parts = [G(z, c, noise_mode="const") for z, c in zip(self.z.split(batch), self.c.split(batch))]
+        views = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        for mode in IMAGE_MODES:
+            path = run_dir / f"{name}{mode.removeprefix('image')}.png"
+            save_image(tile(picture(views, mode), GRID_COLUMNS), path)
+
+
+class StatsWriter:
+    """stats.jsonl, a line per tick, and TensorBoard events where that package is installed."""
+
+    def __init__(self, run_dir: Path):
+        self._file = open(run_dir / "stats.jsonl", "a", encoding="utf-8", buffering=1)
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            self._events = None
+            print("No TensorBoard events: the package is not installed (pip install tensorboard)")
+        else:
+            self._events = SummaryWriter(run_dir)
+
+    def write(self, stats: dict[str, Any], nimg: int) -> None:
+        """Add `stats`, name -> {num, mean, std}, as of `nimg` images."""
+        self._file.write(json.dumps(dict(stats, timestamp=time.time())) + "\n")
+        if self._events is not None:
+            for name, value in stats.items():
+                self._events.add_scalar(name, value["mean"], global_step=nimg // 1000)
+            self._events.flush()
+
+    def close(self) -> None:
+        """Close both."""
+        self._file.close()
+        if self._events is not None:
+            self._events.close()
