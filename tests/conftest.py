@@ -1,11 +1,19 @@
-"""Settings of the whole suite: one thread each, and no GPU tests where there is no GPU."""
+"""Settings of the whole suite: one thread each, no GPU tests where there is no GPU; and a small data set."""
 
+import io
+import json
+import math
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
 
+import numpy as np
+import PIL.Image
 import pytest
 import torch
+
+import camera_utils
+from dnnlib.archive import ArchiveWriter
 
 
 def pytest_collection_modifyitems(items):
@@ -13,3 +21,29 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def write_data_set(folder, yaws, resolution=128):
+    """A data set of one picture per yaw (degrees): an off-centre disc on a ramp, with its mask and camera."""
+    y, x = np.mgrid[:resolution, :resolution] / resolution
+    labels = []
+    images, masks = folder / "heads_img.zip", folder / "heads_seg.zip"
+    with ArchiveWriter(images) as image_zip, ArchiveWriter(masks) as mask_zip:
+        for index, yaw in enumerate(yaws):
+            disc = np.hypot(x - 0.45, y - 0.5) < 0.3
+            picture = np.stack([255 * x, 255 * y, np.full_like(x, 20 * index % 256)], axis=-1)
+            picture[disc] = (200, 150, 120)
+            for archive, array in ((image_zip, picture.astype(np.uint8)), (mask_zip, (255 * disc).astype(np.uint8))):
+                data = io.BytesIO()
+                PIL.Image.fromarray(array).save(data, "png")
+                archive.write(f"00000/img{index:08d}.png", data.getvalue())
+            label = camera_utils.orbit_label(math.radians(yaw), 0.0)[0].tolist()
+            labels.append([f"00000/img{index:08d}.png", label])
+        image_zip.write("dataset.json", json.dumps({"labels": labels}).encode())
+    return images, masks
+
+
+@pytest.fixture(scope="session")
+def head_data(tmp_path_factory):
+    """Image and mask archives of six views round the circle, at 128 pixels."""
+    return write_data_set(tmp_path_factory.mktemp("data"), [0, 30, -60, 100, -140, 180])
