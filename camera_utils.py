@@ -74,6 +74,19 @@ def look_at(origin: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return cam2world
 
 
+def project_points(label: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where points [P, 3] of the world fall in the pictures of labels [N, 25].
+
+    Returns (x, y) [N, P, 2] in picture widths and heights from the upper left corner, and depth [N, P] along the view,
+    in world units; a point of depth 0 or less is behind the camera, and its place means nothing.
+    """
+    cam2world, intrinsics = unpack_label(label)
+    rotation, position = cam2world[:, :3, :3], cam2world[:, None, :3, 3]
+    rays = (points - position) @ rotation  # transposed on both sides: rows are points
+    depth = rays[..., 2]
+    return ((rays / depth[..., None]) @ intrinsics.mT)[..., :2], depth
+
+
 class LookAtPoseSampler:
     """Cameras on a sphere that look at a point, as EG3D's scripts call it."""
 

@@ -168,10 +168,10 @@ def read_labels(archive: Archive) -> dict[str, list[float]] | None:
         content = json.loads(archive.read(LABELS_NAME))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is not JSON: {_reason(error)}") from None
-    entries = content.get("labels") if isinstance(content, dict) else content
+    entries = content.get("labels") if isinstance(content, dict) else "not an object"
     if entries is None:
         return None
-    if not isinstance(content, dict) or not isinstance(entries, list):
+    if not isinstance(entries, list):
         raise UserError(f'{where} must be of the form {{"labels": [[name, [25 numbers]], ...]}}')
     labels = {}
     for index, entry in enumerate(entries):

@@ -1,0 +1,318 @@
+"""Make a data set of photos and head masks for training, or check one."""
+
+import io
+import json
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import click
+from PIL import Image
+
+from camera_utils import LABEL_DIM
+from dnnlib import UserError, cli
+from dnnlib.archive import LABELS_NAME, Archive, ArchiveWriter, read_labels
+from training import dataset_report
+from training.dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
+from training.images import JPEG_QUALITY
+
+MIN_SIZE, MAX_SIZE = 4, 4096  # pixels of a side: the networks start at 4, and training reads pictures whole
+TRANSFORMS = ("center-crop", "center-crop-wide")
+CHECK_OPTIONS = {"check", "img_source", "seg_source", "sheet"}
+PICTURES_PER_FOLDER = 1000
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What part of a photo is kept, and its size in pixels; None for `size` takes square photos as they are."""
+
+    size: tuple[int, int] | None = None
+    crop: bool = False  # to the proportions of `size`; otherwise the whole frame is squeezed into it
+
+    def apply(self, image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
+        """The image (RGB) and its mask (L, of any size), cut alike and as large as `size` on a black square.
+
+        The image is resized with Lanczos, the mask with a triangle: its weights are positive, so nothing rings.
+        """
+        size = self.size or image.size
+        box = _centred_box(image.size, size) if self.crop else (0, 0, *image.size)
+        scale = (mask.width / image.width, mask.height / image.height) * 2
+        mask_box = tuple(edge * factor for edge, factor in zip(box, scale))
+        framed_image = image.resize(size, Image.Resampling.LANCZOS, box)
+        framed_mask = mask.resize(size, Image.Resampling.BILINEAR, mask_box)
+        return _on_black_square(framed_image), _on_black_square(framed_mask)
+
+
+@dataclass(frozen=True)
+class Output:
+    """How the pictures are written."""
+
+    ext: str  # of images; masks are always PNG, since JPEG blurs their edge
+    use_basename: bool
+
+    def stem(self, index: int, source_name: str) -> str:
+        """The name without extension that an image and its mask share."""
+        if self.use_basename:
+            return PurePosixPath(source_name).stem
+        return f"{index // PICTURES_PER_FOLDER:05d}/img{index:08d}"
+
+
+def convert(
+    images: Archive,
+    masks: Archive,
+    img_dest: Path,
+    seg_dest: Path,
+    framing: Framing,
+    output: Output,
+    max_images: int | None = None,
+) -> list[str]:
+    """Write the pairs of the two sources, with the labels of the first, and return a report, line by line.
+
+    A pair that cannot be used is left out and counted.  UserError if that leaves nothing; then nothing is written.
+    """
+    left_out = Tally()
+    labels = read_labels(images)
+    pairs = _usable_pairs(images, masks, labels, left_out)
+    if output.use_basename:
+        _refuse_clashes(pairs)
+    written: list[tuple[str, str]] = []  # new name, source name
+    with ArchiveWriter(img_dest) as img_writer, ArchiveWriter(seg_dest) as seg_writer:
+        for ready in _ready_pairs(images, masks, pairs, framing, output.ext, left_out, max_images):
+            name = output.stem(len(written), ready.pair.image)
+            img_writer.write(f"{name}.{output.ext}", ready.image)
+            seg_writer.write(f"{name}.png", ready.mask)
+            written.append((f"{name}.{output.ext}", ready.pair.image))
+            size = ready.size
+        if not written:
+            raise UserError("nothing to write: " + ("; ".join(left_out.lines()) or f"no pictures in {images.path}"))
+        entries = None if labels is None else [[name, labels[source]] for name, source in written]
+        img_writer.write(LABELS_NAME, json.dumps({"labels": entries}).encode())
+    kept = "without labels, which training needs" if labels is None else "with their labels"
+    report = [f"wrote {len(written)} pairs of {size[0]}x{size[1]} to {img_dest} and {seg_dest}, {kept}"]
+    return report + [f"left out {left_out.total}"] + [f"  {line}" for line in left_out.lines()]
+
+
+def _usable_pairs(images: Archive, masks: Archive, labels: dict[str, list[float]] | None, left_out: Tally) -> list[Pair]:
+    for archive in (images, masks):
+        for name in sorted({*archive.names} - {*archive.image_names(), LABELS_NAME}):
+            left_out.add("file that is not a picture", name)
+    pairs = pair_by_name(images, masks, left_out)
+    if labels is None:
+        return pairs
+    for name in sorted(labels.keys() - {*images.image_names()}):
+        left_out.add("label without an image", name)
+    usable = []
+    for pair in pairs:
+        label = labels.get(pair.image)
+        if label is None:
+            left_out.add("image without a label", pair.image)
+        elif len(label) != LABEL_DIM or not all(map(math.isfinite, label)):
+            left_out.add(f"image whose label is not {LABEL_DIM} numbers", pair.image)
+        else:
+            usable.append(pair)
+    return usable
+
+
+def _refuse_clashes(pairs: list[Pair]) -> None:
+    owner: dict[str, str] = {}
+    for pair in pairs:
+        other = owner.setdefault(PurePosixPath(pair.image).stem, pair.image)
+        if other != pair.image:
+            raise UserError(f"{other} and {pair.image} would get the same name; leave --use_basename out")
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A pair as it will be written."""
+
+    pair: Pair
+    size: tuple[int, int]  # pixels
+    image: bytes
+    mask: bytes
+
+
+def _ready_pairs(
+    images: Archive,
+    masks: Archive,
+    pairs: list[Pair],
+    framing: Framing,
+    ext: str,
+    left_out: Tally,
+    max_images: int | None,
+) -> Iterator[_Ready]:
+    """Resized and encoded pairs, at most `max_images`, all of one size; the others are counted in `left_out`."""
+
+    def prepare(pair: Pair) -> _Ready | Unusable:
+        try:
+            image, mask = load_pair(images, masks, pair)
+        except Unusable as reason:
+            return reason
+        if framing.size is None:
+            _check_size(pair.image, image.size)
+        image, mask = framing.apply(image, mask)
+        return _Ready(pair, image.size, _encode(image, ext), _encode(mask, "png"))
+
+    count, first = 0, None
+    with cli.progress(total=min(len(pairs), max_images or len(pairs)), unit="image") as bar:
+        for seen, ready in enumerate(map_in_order(prepare, pairs), start=1):
+            if isinstance(ready, Unusable):
+                left_out.add(ready.kind, ready.example)
+                continue
+            first = first or ready
+            if ready.size != first.size:
+                widths = f"{ready.pair.image} is {ready.size[0]} pixels wide and {first.pair.image} {first.size[0]}"
+                raise UserError(f"{widths}; give --resolution to make them alike")
+            yield ready
+            bar.update()
+            count += 1
+            if count == max_images:
+                left_out.add("pair beyond --max-images", count=len(pairs) - seen)
+                break
+
+
+def _check_size(name: str, size: tuple[int, int]) -> None:
+    if size[0] != size[1] or not _is_allowed_size(size[0]):
+        raise UserError(f"{name} is {size[0]}x{size[1]}, which is no square power of two; give --resolution, such as 512x512")
+
+
+def _is_allowed_size(pixels: int) -> bool:
+    return MIN_SIZE <= pixels <= MAX_SIZE and pixels & (pixels - 1) == 0
+
+
+def _centred_box(size: tuple[int, int], proportions: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The largest box (left, top, right, bottom) of these proportions in the middle of a picture, in whole pixels."""
+    width = min(size[0], max(1, round(size[1] * proportions[0] / proportions[1])))
+    height = min(size[1], max(1, round(size[0] * proportions[1] / proportions[0])))
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return left, top, left + width, top + height
+
+
+def _on_black_square(picture: Image.Image) -> Image.Image:
+    if picture.width == picture.height:
+        return picture
+    square = Image.new(picture.mode, (picture.width, picture.width))
+    square.paste(picture, (0, (picture.width - picture.height) // 2))
+    return square
+
+
+def _encode(picture: Image.Image, ext: str) -> bytes:
+    buffer = io.BytesIO()
+    if ext == "jpg":
+        picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    else:
+        picture.save(buffer, "PNG", compress_level=1)  # quick to write and to read, and half the size of none
+    return buffer.getvalue()
+
+
+def _framing(resolution: tuple[int, int] | None, transform: str | None) -> Framing:
+    if resolution is None:
+        if transform is not None:
+            raise click.UsageError(f"--transform {transform} needs --resolution")
+        return Framing()
+    width, height = resolution
+    wide = transform == "center-crop-wide"
+    if not _is_allowed_size(width) or (height > width if wide else height != width):
+        allowed = f"a power of two from {MIN_SIZE} to {MAX_SIZE}"
+        shape = (
+            f"width must be {allowed}, height at most the width" if wide else f"width and height must be the same, {allowed}"
+        )
+        raise click.UsageError(f"--resolution {width}x{height}: {shape}")
+    return Framing(resolution, crop=transform is not None)
+
+
+def _destinations(ctx: click.Context) -> tuple[Path, Path]:
+    """--img_dest and --seg_dest, if they are given and keep clear of each other and of the sources."""
+    for name in ("img_dest", "seg_dest"):
+        if ctx.params[name] is None:
+            raise click.UsageError(f"--{name} is missing (or --check, to look at a data set without writing one)")
+    img_dest, seg_dest = ctx.params["img_dest"], ctx.params["seg_dest"]
+    img, seg = img_dest.resolve(), seg_dest.resolve()
+    if img.is_relative_to(seg) or seg.is_relative_to(img):
+        raise click.UsageError("--img_dest and --seg_dest must be two places, neither inside the other")
+    if {img, seg} & {ctx.params[name].resolve() for name in ("img_source", "seg_source")}:
+        raise click.UsageError("a destination must not be a source; choose another name")
+    return img_dest, seg_dest
+
+
+def _check_command(ctx: click.Context, images: Archive, masks: Archive, sheet: Path | None) -> None:
+    given = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    extra = sorted(f"--{name}" for name in given - CHECK_OPTIONS)
+    if extra:
+        raise click.UsageError(f"--check writes no data set; leave out {', '.join(extra)}")
+    sheet = sheet or Path(f"{images.path.resolve().stem}_check.png")
+    if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise click.UsageError(f"--sheet {sheet}: the name must end in .png or .jpg")
+    lines, sound = dataset_report.check(images, masks, sheet)
+    click.echo("\n".join(lines))
+    if not sound:
+        sys.exit(1)
+
+
+PLACE = {"type": click.Path(path_type=Path), "metavar": "DIR|ZIP"}
+
+
+@cli.command()
+@click.option("--img_source", required=True, help="Photos, with their labels in dataset.json.", **PLACE)
+@click.option("--seg_source", required=True, help="Masks of the same names, whatever the extension.", **PLACE)
+@click.option("--img_dest", help="Where images and labels are written; zips are not compressed.", **PLACE)
+@click.option("--seg_dest", help="Where masks are written.", **PLACE)
+@click.option("--resolution", type=cli.Pair(), help="Size of all pictures.  [default: as they are, if all have one size]")
+@click.option("--transform", type=click.Choice(TRANSFORMS), metavar="|".join(TRANSFORMS), help="What to keep.  [default: all]")
+@click.option("--max-images", type=click.IntRange(min=1), help="Write no more pairs than this.")
+@click.option("--use_basename", type=bool, default=False, help="Keep names instead of 00000/img00000000.")
+@click.option("--ext", type=click.Choice(["png", "jpg"]), default="png", help="Format of images; masks are always png.")
+@click.option("--check", is_flag=True, help="Write no data set: look for faults in one.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Contact sheet of --check.  [default: IMG_SOURCE_check.png here]"
+)
+@click.pass_context
+def main(
+    ctx: click.Context,
+    img_source: Path,
+    seg_source: Path,
+    img_dest: Path | None,
+    seg_dest: Path | None,
+    resolution: tuple[int, int] | None,
+    transform: str | None,
+    max_images: int | None,
+    use_basename: bool,
+    ext: str,
+    check: bool,
+    sheet: Path | None,
+) -> None:
+    """Make a data set for training of photos and head masks, or check one.
+
+    Images and masks pair by name.  Images become RGB, what is transparent in them black.  Masks become grey, 255 for the
+    head: from their alpha, or their luminance.  Labels are kept as they are, so they must hold for the pictures that are
+    written.  What lacks its counterpart or its label, or cannot be read, is left out and counted.
+
+    --transform center-crop keeps the middle square; center-crop-wide keeps the middle part of the proportions of
+    --resolution, black above and below.
+
+    --check prints a report, draws a contact sheet with every camera, and exits with 1 if it finds faults.
+
+    \b
+      python dataset_tool_seg.py --img_source photos/img --seg_source photos/seg \\
+          --img_dest dataset/img.zip --seg_dest dataset/seg.zip --resolution 512x512
+      python dataset_tool_seg.py --check --img_source dataset/img.zip --seg_source dataset/seg.zip
+    """
+    if img_source.resolve() == seg_source.resolve():
+        raise click.UsageError("--img_source and --seg_source are the same")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photos are fine; the limit at twice its size stays
+    with Archive(img_source) as images, Archive(seg_source) as masks:
+        if check:
+            _check_command(ctx, images, masks, sheet)
+            return
+        if sheet is not None:
+            raise click.UsageError("--sheet is of use with --check only")
+        framing = _framing(resolution, transform)
+        img_dest, seg_dest = _destinations(ctx)
+        report = convert(images, masks, img_dest, seg_dest, framing, Output(ext, use_basename), max_images)
+    click.echo("\n".join(report))
+
+
+if __name__ == "__main__":
+    main()

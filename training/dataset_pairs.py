@@ -1,0 +1,182 @@
+"""Photos and their masks as people have them: found by name, decoded whatever their kind, many at a time."""
+
+import collections
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Callable, Iterable, Iterator
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dnnlib import UserError
+from dnnlib.archive import Archive, stem
+
+EXAMPLES_SHOWN = 3  # names beside each count
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask, by their names in the two sources."""
+
+    image: str
+    mask: str
+
+
+class Tally:
+    """Counts by kind, with a few names of each to look at."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, list[str]] = collections.defaultdict(list)
+        self._counts: collections.Counter = collections.Counter()
+
+    def add(self, kind: str, name: str = "", count: int = 1) -> None:
+        """`count` more of `kind`, such as `name`."""
+        self._counts[kind] += count
+        if name and len(self._names[kind]) < EXAMPLES_SHOWN:
+            self._names[kind].append(name)
+
+    @property
+    def total(self) -> int:
+        """Of all kinds together."""
+        return self._counts.total()
+
+    def lines(self) -> list[str]:
+        """``image without a mask: 7 (a.png, b.png, c.png, ...)`` for each kind, the most frequent first."""
+        lines = []
+        for kind, count in self._counts.most_common():
+            names = self._names[kind] + ["..."] * (len(self._names[kind]) < count)
+            if count:
+                lines.append(f"{kind}: {count}" + (f" ({', '.join(names)})" if self._names[kind] else ""))
+        return lines
+
+
+class Unusable(Exception):
+    """A pair that cannot be used; `kind` is for counting, `name` says which file, and `detail` why, if that says more."""
+
+    def __init__(self, kind: str, name: str, detail: str = ""):
+        super().__init__(kind)
+        self.kind = kind
+        self.example = f"{name}: {detail}" if detail else name
+
+
+def pair_by_name(images: Archive, masks: Archive, left_out: Tally) -> list[Pair]:
+    """Images and masks whose relative names agree but for the extension, sorted; the others are counted in `left_out`."""
+    image_of = _by_stem(images, "image", left_out)
+    mask_of = _by_stem(masks, "mask", left_out)
+    for name in sorted(image_of.keys() - mask_of.keys()):
+        left_out.add("image without a mask", image_of[name])
+    for name in sorted(mask_of.keys() - image_of.keys()):
+        left_out.add("mask without an image", mask_of[name])
+    return [Pair(image_of[name], mask_of[name]) for name in sorted(image_of.keys() & mask_of.keys())]
+
+
+def load_pair(images: Archive, masks: Archive, pair: Pair) -> tuple[Image.Image, Image.Image]:
+    """The image as RGB and the mask as L, upright; Unusable if one cannot be read or their shapes differ.
+
+    The two may differ in size: where their proportions agree, to a pixel, one is a reduction of the other.
+    """
+    image = _load(images, pair.image, decode_image, "image")
+    mask = _load(masks, pair.mask, decode_mask, "mask")
+    (width, height), (mask_width, mask_height) = image.size, mask.size
+    if abs(width * mask_height - height * mask_width) > max(image.size):
+        sizes = f"{width}x{height}, mask {mask_width}x{mask_height}"
+        raise Unusable("image and mask of different proportions", pair.image, sizes)
+    return image, mask
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """A picture file of any kind -> RGB, upright by its EXIF orientation; what is transparent becomes black.
+
+    Raises UserError if it cannot be decoded.
+    """
+    return _decode(data, _to_rgb)
+
+
+def decode_mask(data: bytes) -> Image.Image:
+    """A picture file of any kind -> L, 255 for the head: its alpha, or its luminance where alpha is constant or absent.
+
+    Raises UserError if it cannot be decoded.
+    """
+    return _decode(data, _to_coverage)
+
+
+def map_in_order(function: Callable[[Any], Any], items: Iterable) -> Iterator[Any]:
+    """`function` of each item, in order, on threads; only a few results wait at any time, however many items there are.
+
+    An exception of `function` is raised when its turn comes.  Pillow and zlib let other threads run while they work.
+    """
+    workers = min(os.cpu_count() or 1, 8)
+    pool = ThreadPoolExecutor(workers)
+    waiting: collections.deque = collections.deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _by_stem(archive: Archive, what: str, left_out: Tally) -> dict[str, str]:
+    names = collections.defaultdict(list)
+    for name in archive.image_names():
+        names[stem(name)].append(name)
+    for same in names.values():
+        if len(same) > 1:
+            left_out.add(f"{what} with the name of another but for the extension", " and ".join(same), count=len(same))
+    return {name: same[0] for name, same in names.items() if len(same) == 1}
+
+
+def _load(archive: Archive, name: str, decode: Callable[[bytes], Image.Image], what: str) -> Image.Image:
+    try:
+        return decode(archive.read(name))
+    except UserError as error:
+        raise Unusable(f"{what} that cannot be read", name, str(error)) from None
+
+
+def _decode(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            picture = convert(_eight_bits(ImageOps.exif_transpose(file)))
+    except MemoryError:
+        raise
+    except Exception as error:  # the many decoders raise whatever they like on damaged files
+        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
+        raise UserError(reason or type(error).__name__) from None
+    picture.info.clear()  # colour profiles and comments of the source do not describe what will be written
+    return picture
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, where Pillow would clip it; other modes as they are."""
+    if picture.mode == "F":
+        raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
+    if not picture.mode.startswith("I"):
+        return picture
+    levels = np.asarray(picture).astype(np.float64) / 257
+    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+
+
+def _has_alpha(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if not _has_alpha(picture):
+        return picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("RGB")
+
+
+def _to_coverage(picture: Image.Image) -> Image.Image:
+    if _has_alpha(picture):
+        picture = picture.convert("RGBA")
+        alpha = picture.getchannel("A")
+        least, most = alpha.getextrema()
+        if least < most:
+            return alpha
+    return picture.convert("RGB").convert("L")  # by way of RGB: palettes and alpha are gone, grey stays what it is
