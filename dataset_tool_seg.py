@@ -160,6 +160,7 @@ def _ready_pairs(
         for seen, ready in enumerate(map_in_order(prepare, pairs), start=1):
             if isinstance(ready, Unusable):
                 left_out.add(ready.kind, ready.example)
+                bar.total = min(bar.total, len(pairs) - (seen - count))
                 continue
             first = first or ready
             if ready.size != first.size:
@@ -215,11 +216,9 @@ def _framing(resolution: tuple[int, int] | None, transform: str | None) -> Frami
     width, height = resolution
     wide = transform == "center-crop-wide"
     if not _is_allowed_size(width) or (height > width if wide else height != width):
-        allowed = f"a power of two from {MIN_SIZE} to {MAX_SIZE}"
-        shape = (
-            f"width must be {allowed}, height at most the width" if wide else f"width and height must be the same, {allowed}"
-        )
-        raise click.UsageError(f"--resolution {width}x{height}: {shape}")
+        height_rule = "at most the width" if wide else "the same"
+        rule = f"the width must be a power of two from {MIN_SIZE} to {MAX_SIZE}, the height {height_rule}"
+        raise click.UsageError(f"--resolution {width}x{height}: {rule}")
     return Framing(resolution, crop=transform is not None)
 
 

@@ -32,7 +32,7 @@ def draw_cell(image: Image.Image, mask: Image.Image, label: torch.Tensor | None,
     cell = Image.new("RGB", (CELL, CELL + CAPTION_HEIGHT))
     cell.paste(picture)
     draw = ImageDraw.Draw(cell)
-    caption = "no label"
+    caption = "no usable label"
     if label is not None:
         _draw_axes(draw, label)
         _draw_map(draw, label)
