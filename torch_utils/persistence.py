@@ -7,6 +7,7 @@ changed since.  Where the module is installed with the same text, its class is u
 Plain `pickle.load` of a snapshot runs what is in the file.  For files of others use `training.inference.load_network`.
 """
 
+import copy
 import functools
 import hashlib
 import importlib
@@ -26,12 +27,14 @@ _import_hooks: list[Callable[[EasyDict], EasyDict]] = []
 def persistent_class(cls: type) -> type:
     """Class decorator: instances remember their constructor arguments and are pickled along with their source."""
     original_init = cls.__init__
-    _sources.setdefault(cls.__module__, _source_of(cls.__module__))
+    if cls.__module__ not in _sources:  # it is, while the text of a snapshot is being executed
+        _sources[cls.__module__] = inspect.getsource(sys.modules[cls.__module__])
 
     @functools.wraps(original_init)
     def init(self, *args, **kwargs):
         if "_init_args" not in self.__dict__:  # a decorated base class must not overwrite the arguments of its heir
-            self.__dict__["_init_args"], self.__dict__["_init_kwargs"] = args, kwargs
+            # Copies: the caller may go on to change a dictionary of options.
+            self.__dict__["_init_args"], self.__dict__["_init_kwargs"] = copy.deepcopy((args, kwargs))
         original_init(self, *args, **kwargs)
 
     def reduce(self):
@@ -112,7 +115,3 @@ def _executed_module(source: str) -> types.ModuleType:
             raise
         _executed[source] = module
     return _executed[source]
-
-
-def _source_of(module_name: str) -> str:
-    return inspect.getsource(sys.modules[module_name])
