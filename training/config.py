@@ -9,6 +9,7 @@ from typing import Any, Mapping
 
 from camera_utils import LABEL_DIM
 from dnnlib import UserError
+from training.superresolution import LAYOUTS
 
 ACTIVATIONS = ("sigmoid", "lrelu", "none")  # of the decoder's colours
 DENSITY_CUT_MARGIN = 0.1  # world units inside the sides of the box where rays see nothing
@@ -379,12 +380,17 @@ class TrainingConfig:
         )
 
     def _sr_class(self, img_resolution: int) -> str:
+        """Name of the super-resolution class for pictures of `img_resolution` pixels."""
         modules = LIGHT_SR_MODULES if self.light_sr else SR_MODULES
-        if self.sr_module is not None:
-            return self.sr_module.rpartition(".")[2]
         if img_resolution not in modules:
-            raise UserError(f"the data set has {img_resolution} pixels; training makes 128, 256 or 512: run dataset_tool_seg.py --resolution")
-        return modules[img_resolution]
+            raise UserError(f"the data set has {img_resolution} pixels and training makes 128, 256 or 512; run dataset_tool_seg.py --resolution")
+        if self.sr_module is None:
+            return modules[img_resolution]
+        name = self.sr_module.removeprefix("training.superresolution.")
+        fitting = [known for known, layout in LAYOUTS.items() if layout.output_resolution == img_resolution]
+        if name not in fitting:
+            raise UserError(f"--sr-module {name} does not make {img_resolution} pixels, the size of the data; choose {' or '.join(fitting)}")
+        return name
 
 
 # Options that act only under a condition: name, whether they act, and what to do.  Refused when given a value of their own.

@@ -25,6 +25,7 @@ from training.augment import AugmentPipe, adjusted_p
 from training.checkpoint import save_snapshot
 from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
 from training.dataset import HeadDataset, ShareSampler
+from training.loading import load_network
 from training.loss import LatentMeans
 from training.schedules import ema_decay
 from training.snapshots import Grids, StatsWriter
@@ -54,17 +55,15 @@ class Batch:
 
 def train(local_rank: int, config: TrainingConfig) -> None:
     """Train as `config` says, in a new run folder, as one of the processes that were launched together."""
-    device = select_device(config.device, local_rank)
+    trainer = Trainer(config, select_device(config.device, local_rank))  # before there is a folder: it may find mistakes
     leader = distributed.get_rank() == 0
     run_dir = None
     if leader:
-        run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(Path(config.img_data).stem)))
+        run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
     log = Logger(run_dir / "log.txt") if leader else contextlib.nullcontext()
     with log, InterruptFlag() as interrupt:
-        trainer = Trainer(config, run_dir, device)
-        if leader:
-            trainer.announce()
+        trainer.open(run_dir)
         try:
             trainer.run(interrupt)
         finally:
@@ -95,16 +94,14 @@ class InterruptFlag:
 class Trainer:
     """Networks, optimisers, data and counters of a run, and the steps that use them."""
 
-    def __init__(self, config: TrainingConfig, run_dir: Path, device: torch.device):
+    def __init__(self, config: TrainingConfig, device: torch.device):
         self.config = config
-        self.run_dir = run_dir
         self.device = device
         self.rank = distributed.get_rank()
         self.num_shares = distributed.get_world_size()
         self.nimg = self.tick_nimg = config.resume_kimg * 1000
         self.batches = 0
         self.ticks = 0
-        self.start_time = self.tick_time = time.time()
         self._set_up_numerics()
         self.dataset = HeadDataset(
             config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat
@@ -114,9 +111,6 @@ class Trainer:
         self.batch_iterator = self._batches()
         self.stats = training_stats.Collector()
         self.real_signs = training_stats.Collector("Loss/signs/real", keep_previous=False)
-        if self.rank == 0:
-            self.grids = Grids(self.dataset, self.G.z_dim, device, config.seed)
-            self.writer = StatsWriter(run_dir)
 
     # Set up
 
@@ -137,7 +131,7 @@ class Trainer:
         self.G_ema = copy.deepcopy(self.G).eval()
         self.skipped: dict[str, list[str]] = {}
         if config.resume:
-            self._transfer(load_snapshot(config.resume, trust_pickle=config.trust_pickle))
+            self._transfer()
         for module in (self.G, self.D, self.G_ema):
             distributed.broadcast_module(module)
         self.augment_pipe = None
@@ -148,10 +142,11 @@ class Trainer:
             device=self.device, G=self.G, D=self.D, augment_pipe=self.augment_pipe, **config.loss_kwargs()
         )
 
-    def _transfer(self, snapshot: dict[str, Any]) -> None:
-        """Start from the networks of a snapshot, as far as names and shapes agree."""
+    def _transfer(self) -> None:
+        """Start from the networks of the snapshot to resume from, as far as names and shapes agree."""
         for name in ("G", "D", "G_ema"):
-            self.skipped[name] = misc.copy_params_and_buffers(snapshot[name], getattr(self, name))
+            source = load_network(self.config.resume, name, trust_pickle=self.config.trust_pickle)
+            self.skipped[name] = misc.copy_params_and_buffers(source, getattr(self, name))
 
     def _set_up_phases(self) -> None:
         """One phase for each network and loss; a regulariser every few batches is a phase of its own (Karras 2020, appendix B)."""
@@ -168,8 +163,18 @@ class Trainer:
                 self.phases.append(Phase(f"{letter}main", module, optimizer, 1))
                 self.phases.append(Phase(f"{letter}reg", module, optimizer, interval))
 
-    def announce(self) -> None:
-        """Say what is about to be trained, write the options, and show the real pictures."""
+    def open(self, run_dir: Path) -> None:
+        """Begin to write in `run_dir`."""
+        self.run_dir = run_dir
+        self.start_time = self.tick_time = time.time()
+        if self.rank == 0:
+            self.grids = Grids(self.dataset, self.G.z_dim, self.device, self.config.seed)
+            self.writer = StatsWriter(run_dir)
+            self._announce()
+            self.grids.save_reals(run_dir)
+
+    def _announce(self) -> None:
+        """Say what is about to be trained, and write the options."""
         config, resolution = self.config, self.dataset.resolution
         options = dict(
             asdict(config),
@@ -188,7 +193,6 @@ class Trainer:
             if tensors:
                 print(f"\n{name}: {len(tensors)} tensors of {config.resume} have no counterpart of their shape here, such as {tensors[0]}")
         print(f"\nTraining to {config.kimg:g} kimg; Ctrl-C finishes the step, saves and stops.\n")
-        self.grids.save_reals(self.run_dir)
 
     # The loop
 
