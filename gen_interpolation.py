@@ -1,0 +1,68 @@
+"""A style-mixing sheet: which layers of the generator hold what, seen from the front, the side and the back."""
+
+import math
+
+import click
+import numpy as np
+
+from dnnlib import UserError, cli
+from dnnlib.util import make_output_dir
+from training import inference
+from training.generation_options import network_options
+from training.images import picture, save_image, tile
+
+
+@cli.command()
+@click.option("--seeds", help="The two faces, A,B", type=cli.Seeds(), default="521,329")
+@click.option("--outdir", help="Where to write seedAAAA-seedBBBB.png", metavar="DIR", required=True)
+@click.option(
+    "--trunc", help="Truncation: 0 is the mean face, 1 the full variety", type=cli.FiniteFloat(min=-2, max=2), default=0.7
+)
+@click.option("--layers", help="Columns: layers from k on are the second face's", type=cli.Seeds(), default="0,2,3,4,6,8")
+@click.option("--views", help="Rows: yaws in degrees, or front, side, back", default="front,45,back")
+@network_options
+def main(
+    network: str,
+    seeds: list[int],
+    outdir: str,
+    trunc: float,
+    trunc_cutoff: int,
+    layers: list[int],
+    views: str,
+    fov_deg: float,
+    pose_cond: float,
+    image_mode: str,
+    **loading: object,
+) -> None:
+    """Mix two faces: each column takes the layers from k on from the second face, the earlier ones from the first.
+
+    The column of layer 0 is the second face.  Rows are views.
+
+    \b
+    python gen_interpolation.py --network PKL --trunc 0.7 --outdir out --seeds 521,329
+    """
+    if len(seeds) != 2:
+        raise UserError(f"--seeds takes two seeds, A,B, and got {len(seeds)}")
+    rows = inference.still_views(views)
+    G = inference.load_generator(network, **loading)
+    if max(layers) > G.backbone.num_ws:
+        raise UserError(f"--layers: this network has {G.backbone.num_ws} layers, there is no layer {max(layers)}")
+    folder = make_output_dir(outdir)
+    camera = inference.orbit(G, fov_deg)
+    first, second = inference.seeds_to_ws(
+        G, seeds, camera(inference.View(math.radians(pose_cond - 90))), trunc, trunc_cutoff
+    ).split(1)
+    labels = [camera(view) for view in rows]
+
+    columns = []
+    for k in cli.progress(layers, unit="column", desc="mixing"):
+        face = inference.prepare(G, inference.mix_styles(first, second, k))
+        columns.append([picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)])
+    cells = [column[row] for row in range(len(rows)) for column in columns]
+    path = folder / "-".join(f"seed{seed:04d}" for seed in seeds)
+    save_image(tile(np.concatenate(cells), columns=len(layers)), path.with_suffix(".png"))
+    print(f"Wrote {path}.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Pictures of random heads: for each seed a strip of five views from the front to the back, and its shape if asked."""
+
+import math
+from pathlib import Path
+
+import click
+import numpy as np
+
+from dnnlib import cli
+from dnnlib.util import make_output_dir
+from training import inference
+from training.generation_options import network_options, shape_options
+from training.images import picture, save_image, tile
+from training.shapes import check_format, save_shape
+
+
+@cli.command()
+@click.option("--seeds", help="Random seeds, such as 0-3,7", type=cli.Seeds(), required=True)
+@click.option("--outdir", help="Where to write OUTDIR/NETWORK/seedNNNN.png", metavar="DIR", required=True)
+@click.option(
+    "--trunc", help="Truncation: 0 is the mean face, 1 the full variety", type=cli.FiniteFloat(min=-2, max=2), default=0.7
+)
+@shape_options
+@network_options
+def main(
+    network: str,
+    seeds: list[int],
+    outdir: str,
+    trunc: float,
+    trunc_cutoff: int,
+    fov_deg: float,
+    pose_cond: float,
+    image_mode: str,
+    shapes: bool,
+    shape_res: int,
+    shape_format: str,
+    shape_level: float,
+    **loading: object,
+) -> None:
+    """Draw a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) of each seed.
+
+    With --shapes true the density (.mrc) or a coloured mesh (.ply, .obj, .glb) is written beside each strip.
+
+    \b
+    python gen_samples.py --network PKL --seeds 0-3 --outdir out --trunc 0.7 --shapes true
+    """
+    if shapes:
+        check_format(shape_format)
+    G = inference.load_generator(network, **loading)
+    folder = make_output_dir(Path(outdir) / inference.network_name(network))
+    camera = inference.orbit(G, fov_deg)
+    conditioning = camera(inference.View(math.radians(pose_cond - 90)))
+    labels = [camera(view) for view in inference.SAMPLE_VIEWS]
+
+    for seed in cli.progress(seeds, unit="seed", desc="samples"):
+        ws = inference.seeds_to_ws(G, [seed], conditioning, trunc, trunc_cutoff)
+        face = inference.prepare(G, ws)
+        strip = [picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)]
+        save_image(tile(np.concatenate(strip), columns=len(strip)), folder / f"seed{seed:04d}.png")
+        if shapes:
+            save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, shape_level)
+    print(f"Wrote {len(seeds)} strips to {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""Shapes: the lattice's axes, border and flip; meshes of a solid that is nowhere symmetric."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import mrcfile
+import numpy as np
+import pytest
+import torch
+from fill import fill
+
+import camera_utils
+from dnnlib import UserError
+from dnnlib.util import construct_class_by_name
+from training import inference, shapes
+
+CENTRE, RADIUS = (0.2, 0.1, -0.05), 0.12  # a ball off the origin: mirroring any axis, or swapping two, moves it
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """A generator whose colours are its first three features, squashed by a sigmoid."""
+    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    kwargs["rendering_kwargs"].update(decoder_activation="sigmoid", use_torgb_raw=False, use_background=False, trans_reg=0)
+    return fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def torgb():
+    """A generator with a learned colour layer."""
+    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    return fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
+
+
+def ball(grids, points, density_noise=0):
+    """A field that is solid in the ball, with smooth sides, and coloured by the point's place in the box."""
+    distance = (points - torch.tensor(CENTRE)).norm(dim=-1, keepdim=True)
+    return 1000 * (RADIUS - distance) + shapes.DEFAULT_LEVEL, (points + 0.5).repeat(1, 1, 11)[..., :32]
+
+
+@pytest.fixture
+def ball_face(plain, monkeypatch):
+    """A generator whose field is the ball, and any face of it."""
+    monkeypatch.setattr(plain, "query", ball)
+    return plain, inference.prepare(plain, torch.zeros(1, plain.backbone.num_ws, plain.w_dim))
+
+
+def test_lattice_holds_the_field_at_exact_places(ball_face):
+    densities = shapes.density_grid(*ball_face, resolution=65)
+    border = shapes.border_width(65)
+    assert densities.shape == (65, 65, 65) and densities.dtype == np.float32 and border == 7
+    for index in [(border, 20, 57), (32, 32, 32), (45, 39, 29)]:
+        place = torch.tensor([[[i / 64 - 0.5 for i in index]]])
+        assert densities[index] == pytest.approx(ball(None, place)[0].item(), rel=1e-5)
+
+
+def test_border_is_empty_on_every_side(ball_face):
+    densities = shapes.density_grid(*ball_face, resolution=64)
+    filled = densities != shapes.EMPTY_DENSITY
+    expected = np.zeros_like(filled)
+    expected[7:57, 7:57, 7:57] = True  # int(30 * 64 / 256) = 7
+    assert np.array_equal(filled, expected)
+
+
+@pytest.mark.parametrize("resolution, width", [(8, 0), (64, 7), (256, 30), (512, 60)])
+def test_border_width(resolution, width):
+    assert shapes.border_width(resolution) == width
+
+
+def test_lattice_does_not_depend_on_the_size_of_the_pieces(torgb, monkeypatch):
+    face = inference.prepare(torgb, torch.zeros(1, torgb.backbone.num_ws, torgb.w_dim))
+    whole = shapes.density_grid(torgb, face, 20)
+    monkeypatch.setattr(shapes, "CHUNK_POINTS", 1000)
+    np.testing.assert_allclose(shapes.density_grid(torgb, face, 20), whole, rtol=1e-5, atol=1e-5)
+    assert whole[10, 12, 7] == pytest.approx(
+        torgb.sample_mixed(torch.tensor([[[10 / 19, 12 / 19, 7 / 19]]]) - 0.5, None, face.ws, noise_mode="const")[
+            "sigma"
+        ].item(),
+        1e-4,
+    )
+
+
+def test_volume_file_is_flipped_in_x(ball_face, tmp_path):
+    shapes.save_shape(*ball_face, tmp_path / "a.mrc", resolution=33)
+    with mrcfile.open(tmp_path / "a.mrc") as file:
+        data = file.data.copy()
+    assert data.dtype == np.float32 and data.shape == (33, 33, 33)
+    densest = np.array(np.unravel_index(data.argmax(), data.shape)) / 32 - 0.5
+    np.testing.assert_allclose(densest, np.array(CENTRE) * [-1, 1, 1], atol=0.02)
+    assert (data[[0, 1, 2, -1]] == shapes.EMPTY_DENSITY).all()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mrc"]
+
+
+def test_surface_has_the_right_place_size_and_orientation(ball_face):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("skimage")
+    vertices, faces = shapes.surface(shapes.density_grid(*ball_face, resolution=80), box_warp=1.0)
+    np.testing.assert_allclose(np.linalg.norm(vertices - CENTRE, axis=1), RADIUS, atol=5e-4)
+    mesh = trimesh.Trimesh(vertices, faces, process=False)
+    assert mesh.is_watertight
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * RADIUS**3, rel=0.01)  # negative if faces were turned inward
+
+
+def test_surface_is_where_the_camera_sees_it(ball_face):
+    """The middle of the mesh, projected into a picture from the side, is the middle of the mask drawn there."""
+    pytest.importorskip("skimage")
+    G, face = ball_face
+    middle = shapes.surface(shapes.density_grid(G, face, 64), box_warp=1.0)[0].mean(axis=0)
+    label = inference.orbit(G)(inference.View(yaw=0.6, pitch=-0.3))
+    mask = inference.render(G, face, label)["image_mask"][0, 0]
+    cam2world, intrinsics = camera_utils.unpack_label(label[0])
+    seen = intrinsics @ (cam2world.inverse() @ torch.tensor([*middle, 1.0], dtype=torch.float32))[:3]
+    pixel = (seen[:2] / seen[2] * len(mask)).numpy()
+    rows, columns = (torch.arange(len(mask)) + 0.5,) * 2
+    found = [(mask.sum(0) * columns).sum() / mask.sum(), (mask.sum(1) * rows).sum() / mask.sum()]
+    np.testing.assert_allclose(pixel, found, atol=0.3)
+    assert np.abs(pixel - len(mask) / 2).min() > 3  # or the comparison would prove nothing
+
+
+def test_no_surface_is_one_clear_line(ball_face):
+    pytest.importorskip("skimage")
+    with pytest.raises(UserError, match=r"no surface at density 500: .* between -\d+.* and 1\d\d.*--shape-level"):
+        shapes.surface(shapes.density_grid(*ball_face, resolution=32), 1.0, level=500)
+    with pytest.raises(UserError, match="no surface at density 10"):
+        shapes.surface(np.full([16, 16, 16], np.nan, dtype=np.float32), 1.0)
+
+
+@pytest.mark.parametrize("suffix", shapes.MESH_FORMATS)
+def test_mesh_files_keep_places_and_colours(ball_face, tmp_path, suffix):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("skimage")
+    path = tmp_path / f"head{suffix}"
+    shapes.save_shape(*ball_face, path, resolution=48)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    mesh = trimesh.load(path, force="mesh", process=False)
+    np.testing.assert_allclose(mesh.bounds, np.array(CENTRE) + np.array([[-RADIUS], [RADIUS]]), atol=0.002)
+    assert mesh.volume > 0
+    expected = (np.asarray(mesh.vertices) + 0.5) * 255  # the field's colours
+    np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected, atol=1.0)
+
+
+def test_colours_are_those_of_the_raw_picture(torgb):
+    """Where the head is opaque and of one colour, the picture shows the colour that a vertex there would have."""
+    face = inference.prepare(torgb, torch.full([1, torgb.backbone.num_ws, torgb.w_dim], 0.1))
+    features = torch.linspace(-0.2, 0.2, 32)
+
+    def solid(grids, points, density_noise=0):
+        return torch.full_like(points[..., :1], 1000.0), features.expand(*points.shape[:2], 32)
+
+    original, torgb.query = torgb.query, solid
+    try:
+        color = shapes.vertex_colors(torgb, face, np.zeros([5, 3]))
+        seen = inference.render(torgb, face, inference.orbit(torgb)(inference.View(0.0)))["image_raw"]
+    finally:
+        torgb.query = original
+    middle = seen[0, :, 32, 32].clamp(-1, 1) * 127.5 + 127.5
+    np.testing.assert_allclose(color, middle.round().expand(5, 3), atol=1)
+
+
+@pytest.mark.parametrize("missing", ["skimage.measure", "trimesh"])
+def test_missing_packages_name_the_command(monkeypatch, missing):
+    def import_module(name):
+        if name == missing:
+            raise ModuleNotFoundError(name)
+        return __import__(name)
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(UserError, match="pip install scikit-image trimesh"):
+        shapes.check_format(".ply")
+    shapes.check_format(".mrc")

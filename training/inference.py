@@ -1,0 +1,172 @@
+"""From a network file and seeds to pictures: loading, latents, cameras and views.
+
+Cameras are used exactly as given: the shift of `G.apply_delta_c` lines a face up with a photo's label, and these pictures
+have no photo.  Noise of the synthesis layers is constant, and each view draws the same sampling jitter, so that the same
+call gives the same picture and a video does not flicker.
+"""
+
+import math
+from pathlib import Path
+from typing import Callable, Iterable, Iterator, NamedTuple
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+
+import camera_utils
+from dnnlib import UserError
+from torch_utils.device import select_device
+from training.loading import load_network
+from training.triplane import Face, TriPlaneGenerator
+
+ORIGIN = (0.0, 0.0, 0.0)
+
+
+class View(NamedTuple):
+    """A camera on the orbit: yaw and pitch in radians from the frontal one, and the point it looks at."""
+
+    yaw: float
+    pitch: float = 0.0
+    pivot: tuple[float, float, float] = ORIGIN
+
+
+class CameraPath(NamedTuple):
+    """A closed path: what is looked at, and yaw and pitch (radians) as functions of an angle that runs from 0 to 2 pi."""
+
+    pivot: tuple[float, float, float]
+    yaw: Callable[[float], float]
+    pitch: Callable[[float], float]
+
+    def view(self, time: float) -> View:
+        """The camera at `time` in [0, 1)."""
+        angle = 2 * math.pi * time
+        return View(self.yaw(angle), self.pitch(angle), self.pivot)
+
+
+def _sway(pivot: tuple[float, float, float]) -> CameraPath:
+    return CameraPath(pivot, yaw=lambda angle: 1.5 * math.sin(angle), pitch=lambda angle: -0.05 + 0.25 * math.cos(angle))
+
+
+CAMERA_PATHS = {  # the videos' --cfg
+    "FFHQ": _sway((0.0, 0.0, 0.2)),
+    "Cats": _sway(ORIGIN),
+    "Head": CameraPath(ORIGIN, yaw=lambda angle: angle, pitch=lambda angle: -0.05 + 0.5 * math.sin(angle)),
+}
+STILL_PITCH = -0.2  # stills are taken from a little above
+SAMPLE_VIEWS = tuple(View(math.radians(yaw), STILL_PITCH) for yaw in (0, -45, -90, -135, -180))
+NAMED_YAWS = {"front": 0.0, "side": 90.0, "back": 180.0}  # degrees
+
+
+def still_views(text: str) -> list[View]:
+    """The views that ``front,45,back`` lists: names in NAMED_YAWS or yaws in degrees.  UserError for anything else."""
+    try:
+        degrees = [NAMED_YAWS[part] if part in NAMED_YAWS else float(part) for part in text.replace(" ", "").split(",")]
+    except ValueError:
+        degrees = [math.nan]
+    if not all(map(math.isfinite, degrees)):
+        raise UserError(f"--views {text}: give yaws in degrees, or {', '.join(NAMED_YAWS)}, with commas between")
+    return [View(math.radians(yaw), STILL_PITCH) for yaw in degrees]
+
+
+def load_generator(
+    network: str,
+    device: str | None = None,
+    trust_pickle: bool = False,
+    sample_mult: float = 1,
+    nrr: int | None = None,
+) -> TriPlaneGenerator:
+    """The averaged generator of a network file or URL, for making pictures on `device` (the best there is for None).
+
+    `sample_mult` multiplies the numbers of samples on a ray, `nrr` replaces the size of raw pictures.  UserError if the
+    file cannot be used, or holds something other than a generator that takes camera labels.
+    """
+    G = load_network(network, key="G_ema", device=select_device(device), trust_pickle=trust_pickle)
+    if not isinstance(G, TriPlaneGenerator):
+        advice = "; without --trust-pickle it is rebuilt as one of ours, if it can be" if trust_pickle else ""
+        raise UserError(f"{network}: G_ema is a {type(G).__name__}, not a generator of heads that is known here{advice}")
+    if G.c_dim != camera_utils.LABEL_DIM:
+        raise UserError(
+            f"{network}: the network takes labels of {G.c_dim} numbers, and cameras have {camera_utils.LABEL_DIM}; "
+            "choose one that was trained with camera labels"
+        )
+    for name in ("depth_resolution", "depth_resolution_importance"):
+        G.rendering_kwargs[name] = int(G.rendering_kwargs[name] * sample_mult)
+    if nrr is not None:
+        G.neural_rendering_resolution = nrr
+    return G
+
+
+def network_name(path_or_url: str) -> str:
+    """What a network is called in the names of folders: its file's name without the suffix."""
+    return Path(urlparse(path_or_url).path).stem
+
+
+def latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
+    """z [N, z_dim], float32: each row is ``RandomState(seed).randn(1, z_dim)``."""
+    rows = [np.random.RandomState(seed).randn(1, z_dim) for seed in seeds]
+    return torch.from_numpy(np.concatenate(rows)).to(torch.float32)
+
+
+def device_of(G: torch.nn.Module) -> torch.device:
+    """Where the weights of `G` are."""
+    return next(G.parameters()).device
+
+
+def orbit(G: TriPlaneGenerator, fov_degrees: float = camera_utils.DEFAULT_FOV_DEGREES) -> Callable[[View], torch.Tensor]:
+    """The cameras of the network's orbit: a function from a View to its label [1, 25], on the network's device."""
+    intrinsics = camera_utils.FOV_to_intrinsics(fov_degrees, device_of(G))
+    radius = orbit_radius(G)
+
+    def label(view: View) -> torch.Tensor:
+        return camera_utils.orbit_label(view.yaw, view.pitch, radius, view.pivot, intrinsics, intrinsics.device)
+
+    return label
+
+
+def orbit_radius(G: TriPlaneGenerator) -> float:
+    """How far from the head the cameras of the network's training were, in world units."""
+    return G.rendering_kwargs.get("avg_camera_radius", camera_utils.DEFAULT_RADIUS)
+
+
+def depth_range(G: TriPlaneGenerator) -> tuple[float, float]:
+    """Depths of the box's front and back as the frontal camera sees them: white and black of depth pictures."""
+    radius, half = orbit_radius(G), G.rendering_kwargs.box_warp / 2
+    return radius - half, radius + half
+
+
+@torch.no_grad()
+def seeds_to_ws(
+    G: TriPlaneGenerator,
+    seeds: Iterable[int],
+    conditioning: torch.Tensor,
+    truncation_psi: float = 1.0,
+    truncation_cutoff: int | None = None,
+) -> torch.Tensor:
+    """ws [N, num_ws, w_dim] of `seeds`, conditioned on the camera `conditioning` [1, 25]."""
+    z = latents(seeds, G.z_dim).to(conditioning.device)
+    return G.mapping(z, conditioning.expand(len(z), -1), truncation_psi, truncation_cutoff)
+
+
+def mix_styles(first: torch.Tensor, second: torch.Tensor, layer: int) -> torch.Tensor:
+    """ws [N, num_ws, w_dim] with the rows up to `layer` of `first`, and the rows from it on of `second`."""
+    return torch.cat([first[:, :layer], second[:, layer:]], dim=1)
+
+
+@torch.no_grad()
+def prepare(G: TriPlaneGenerator, ws: torch.Tensor) -> Face:
+    """What all views of the faces ws [N, num_ws, w_dim] share: the costly part, once a face."""
+    return G.prepare(ws, noise_mode="const")
+
+
+@torch.no_grad()
+def render(G: TriPlaneGenerator, face: Face, label: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The pictures of `face` from the camera `label` [1, 25], as `G.synthesis` returns them."""
+    device = label.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        return G.render(face, label.expand(len(face.ws), -1), noise_mode="const")
+
+
+def views(G: TriPlaneGenerator, face: Face, labels: Iterable[torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
+    """The pictures of `face` from each of the cameras `labels`, one after the other."""
+    return (render(G, face, label) for label in labels)

@@ -1,0 +1,125 @@
+"""Shapes: the density of a face on a lattice, as an .mrc volume or as a coloured mesh.
+
+The lattice [R, R, R] spans the cube of side box_warp, corners included: axis 0 is the world's x, 1 is y, 2 is z.
+"""
+
+import importlib
+import os
+from pathlib import Path
+from typing import Any
+
+import mrcfile
+import numpy as np
+import torch
+
+from dnnlib import UserError, cli
+from dnnlib.util import atomic_path
+from training.images import to_uint8
+from training.triplane import Face, TriPlaneGenerator
+
+VOLUME_FORMAT = ".mrc"
+MESH_FORMATS = (".ply", ".obj", ".glb")
+SHAPE_FORMATS = (VOLUME_FORMAT, *MESH_FORMATS)
+EMPTY_DENSITY = -1000.0  # what the border of a lattice is set to
+DEFAULT_LEVEL = 10.0  # density (before softplus) of the surface: customary in this family of networks
+CHUNK_POINTS = 2**17  # looked up at a time; about 200 MB
+
+
+def border_width(resolution: int) -> int:
+    """Voxels on each side of a lattice that are emptied: near the sides of the box the grids are not trained."""
+    return int(30 * resolution / 256)
+
+
+@torch.no_grad()
+def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarray:
+    """Densities (before softplus) of one face, float32 [R, R, R]; the border is EMPTY_DENSITY and is not looked up."""
+    border = border_width(resolution)
+    side = resolution - 2 * border
+    half = G.rendering_kwargs.box_warp / 2
+    axis = torch.linspace(-half, half, resolution, device=face.ws.device)[border : border + side]
+    inside = np.empty(side**3, dtype=np.float32)
+    with cli.progress(total=inside.size, unit="voxel", unit_scale=True, desc="density", leave=False) as bar:
+        for start in range(0, inside.size, CHUNK_POINTS):
+            index = torch.arange(start, min(start + CHUNK_POINTS, inside.size), device=axis.device)
+            points = torch.stack([axis[index // side**2], axis[index // side % side], axis[index % side]], dim=-1)
+            inside[start : start + len(index)] = G.query(face.grids, points[None])[0].flatten().cpu().numpy()
+            bar.update(len(index))
+    return np.pad(inside.reshape(side, side, side), border, constant_values=EMPTY_DENSITY)
+
+
+def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
+    """Write a density lattice as an .mrc file, x flipped: the form in which this family of tools shares shapes."""
+    with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as volume:
+        volume.set_data(np.ascontiguousarray(densities[::-1]))
+
+
+def surface(densities: np.ndarray, box_warp: float, level: float = DEFAULT_LEVEL) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] in world units and outward triangles [F, 3] where the density is `level`, by marching cubes.
+
+    World axes are kept (y up, z toward the viewer, right-handed): nothing is mirrored.  UserError if there is no surface.
+    """
+    measure = require_mesh_package("skimage.measure")
+    border = border_width(len(densities))
+    inside = densities[(slice(border, len(densities) - border),) * 3]
+    lowest, highest = inside.min(), inside.max()
+    if not lowest < level < highest:
+        raise UserError(
+            f"no surface at density {level:g}: the densities of this face are between {lowest:.4g} and {highest:.4g}; "
+            "choose a --shape-level between them"
+        )
+    spacing = box_warp / (len(densities) - 1)
+    # 'ascent': densities are higher inside, and triangles face outward.
+    vertices, faces, _, _ = measure.marching_cubes(densities, level, gradient_direction="ascent")
+    return vertices * spacing - box_warp / 2, faces
+
+
+@torch.no_grad()
+def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.ndarray:
+    """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if only they were there."""
+    colors = np.empty([len(vertices), 3], dtype=np.uint8)
+    for start in range(0, len(vertices), CHUNK_POINTS):
+        points = torch.as_tensor(vertices[start : start + CHUNK_POINTS], dtype=torch.float32, device=face.ws.device)
+        features = G.query(face.grids, points[None])[1].mT[..., None]  # [1, 32, M, 1]
+        if G.grid_model.decoder_activation == "sigmoid":
+            features = features * 2 - 1
+        rgb = G.torgb(features, face.ws[:, -1]) if G.grid_model.use_torgb_raw else features[:, :3]
+        colors[start : start + len(points)] = to_uint8(rgb)[0, :, 0]
+    return colors
+
+
+def save_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, path: str | os.PathLike) -> None:
+    """Write a mesh coloured per vertex, in the format that the suffix of `path` names (.ply, .obj or .glb)."""
+    trimesh = require_mesh_package("trimesh")
+    mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
+    with atomic_path(path) as temporary:
+        mesh.export(temporary)
+
+
+def save_shape(
+    G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float = DEFAULT_LEVEL
+) -> None:
+    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of SHAPE_FORMATS)."""
+    densities = density_grid(G, face, resolution)
+    if Path(path).suffix == VOLUME_FORMAT:
+        save_volume(densities, path)
+        return
+    vertices, faces = surface(densities, G.rendering_kwargs.box_warp, level)
+    save_mesh(vertices, faces, vertex_colors(G, face, vertices), path)
+
+
+def check_format(suffix: str) -> None:
+    """UserError if files of this format need packages that are not installed: worth knowing before the work."""
+    if suffix in MESH_FORMATS:
+        require_mesh_package("skimage.measure")
+        require_mesh_package("trimesh")
+
+
+def require_mesh_package(name: str) -> Any:
+    """Import one of the optional packages that meshes need; UserError with the command that installs them."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise UserError(
+            f"meshes need the package {name.split('.')[0]}, which is not installed: "
+            "pip install scikit-image trimesh, or write --shape-format .mrc"
+        ) from None

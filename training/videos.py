@@ -1,0 +1,91 @@
+"""Videos: faces between keyframes, a grid of cells under one moving camera, and H.264 files."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Callable, Iterable, Iterator
+
+import imageio.v2 as imageio
+import numpy as np
+import scipy.interpolate
+import torch
+
+from dnnlib import UserError, cli
+from dnnlib.util import atomic_path
+from training import inference
+from training.images import picture, tile
+from training.triplane import TriPlaneGenerator
+
+WRAPS = 2  # how often the keyframes are repeated on both sides, so that the curve closes smoothly
+CRF = 18  # x264's constant quality; 18 is visually lossless
+
+
+def keyframe_seeds(
+    seeds: list[int], cells: int, num_keyframes: int | None = None, shuffle_seed: int | None = None
+) -> list[list[int]]:
+    """Which seeds each of the `cells` goes through: lists of `num_keyframes`, filled in order and shuffled if asked.
+
+    Without `num_keyframes` the seeds must divide among the cells (UserError if not); with it they are repeated as needed.
+    """
+    if num_keyframes is None:
+        if len(seeds) % cells:
+            raise UserError(
+                f"{len(seeds)} seeds do not fill a grid of {cells} cells: give a multiple of {cells} seeds, "
+                "or --num-keyframes to repeat them"
+            )
+        num_keyframes = len(seeds) // cells
+    filled = np.resize(seeds, cells * num_keyframes)
+    if shuffle_seed is not None:
+        np.random.RandomState(shuffle_seed).shuffle(filled)
+    return filled.reshape(cells, num_keyframes).tolist()
+
+
+def keyframe_curve(keyframes: torch.Tensor) -> Callable[[float], torch.Tensor]:
+    """A closed cubic curve through ws [K, num_ws, w_dim]: the function of time, in keyframes, to ws [1, num_ws, w_dim]."""
+    count = len(keyframes)
+    times = np.arange(-WRAPS * count, (WRAPS + 1) * count)
+    values = np.tile(keyframes.cpu().numpy(), [2 * WRAPS + 1, 1, 1])
+    curve = scipy.interpolate.interp1d(times, values, kind="cubic", axis=0)
+    return lambda time: torch.from_numpy(curve(time)[None]).to(keyframes)
+
+
+def orbit_frames(
+    G: TriPlaneGenerator,
+    keyframes: torch.Tensor,
+    path: inference.CameraPath,
+    camera: Callable[[inference.View], torch.Tensor],
+    frames_per_keyframe: int,
+    columns: int = 1,
+    mode: str = "image",
+) -> Iterator[np.ndarray]:
+    """Frames [H, W, 3], uint8, of one turn along `path` while each cell goes through its keyframes.
+
+    keyframes [cells, K, num_ws, w_dim]; `camera` turns views into labels (`inference.orbit`).  K times
+    `frames_per_keyframe` frames.  A cell with one keyframe is a face that stays the same and is prepared once.
+    """
+    count = keyframes.shape[1]
+    total = count * frames_per_keyframe
+    curves = [keyframe_curve(cell) for cell in keyframes]
+    faces = [inference.prepare(G, cell[:1]) for cell in keyframes]
+    depth_range = inference.depth_range(G)
+    for index in range(total):
+        if count > 1 and index > 0:
+            faces = [inference.prepare(G, curve(index / frames_per_keyframe)) for curve in curves]
+        label = camera(path.view(index / total))
+        cells = [picture(inference.render(G, face, label), mode, depth_range) for face in faces]
+        yield tile(np.concatenate(cells), columns)
+
+
+def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int, total: int | None = None) -> None:
+    """Write uint8 frames [H, W, 3] as an H.264 file (yuv420p) that appears whole; `total` is for the progress bar.
+
+    Odd sizes get one more row or column, a copy of the last: the format stores colours for pairs of pixels.  ffmpeg is a
+    process of its own and encodes while the next frames are made.
+    """
+    settings = dict(codec="libx264", pixelformat="yuv420p", macro_block_size=1, quality=None, output_params=["-crf", str(CRF)])
+    with atomic_path(path) as temporary:
+        # Left by itself, the writer keeps ffmpeg running when drawing fails, and the temporary file comes back.
+        with contextlib.closing(imageio.get_writer(temporary, format="FFMPEG", mode="I", fps=fps, **settings)) as video:
+            for frame in cli.progress(frames, total=total, unit="frame", desc=Path(path).name):
+                height, width = frame.shape[:2]
+                video.append_data(np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge"))
