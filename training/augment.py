@@ -19,14 +19,6 @@ from torch_utils.ops import grid_sample_gradfix, upfirdn2d
 COLOUR_PICTURES = ("image", "image_raw")
 PICTURES = (*COLOUR_PICTURES, "image_mask")
 
-# What training uses: the paper's 'bgc' (blits, geometry, colour) without flips.  Labels are not augmented, and a mirrored
-# head under the unflipped label is a plausible picture of a wrong pose: the one change that could leak unnoticed, as a
-# generator that does not care for its camera.  `--mirror` flips picture and label together instead.  The other transforms
-# make pictures that are no view of a head, or off by an amount that is zero on average; none leaks while p is well below 1.
-HEAD_PRESET = dict(
-    rotate90=1, xint=1, scale=1, rotate=1, aniso=1, xfrac=1, brightness=1, contrast=1, lumaflip=1, hue=1, saturation=1
-)
-
 # The strengths that the paper gives in appendix B.
 XINT_MAX = 0.125  # of the picture's size
 SCALE_STD = 0.2  # in powers of 2
@@ -41,15 +33,15 @@ SATURATION_STD = 1.0  # in powers of 2
 LOWPASS_HALF = (-0.003809699, 0.01885659, -0.002710326, -0.08469594, 0.08846992, 0.4843894)
 
 
-def adjusted_p(p: float, sign_mean: float, target: float, num_images: int, kimg: float) -> float:
-    """The augmentation probability after `num_images` more real images (appendix C).
+def adjusted_p(p: torch.Tensor, sign_mean: float, target: float, num_images: int, kimg: float) -> torch.Tensor:
+    """The augmentation probability `p` (a scalar) after `num_images` more real images (appendix C).
 
     `sign_mean` is the mean sign of D's logits of real images, in [-1, 1]: above `target` D overfits and p rises, below it
     falls, at a speed that takes `kimg` thousand images from 0 to 1.  The result is in [0, 1]; nan (nothing was measured)
     leaves p as it is.
     """
     direction = (sign_mean > target) - (sign_mean < target)
-    return min(max(p + direction * num_images / (kimg * 1000), 0.0), 1.0)
+    return (p + direction * num_images / (kimg * 1000)).clamp(0, 1)
 
 
 class Affine(NamedTuple):
@@ -129,27 +121,33 @@ def _rotation(angle: torch.Tensor) -> torch.Tensor:
 
 @persistence.persistent_class
 class AugmentPipe(torch.nn.Module):
-    """Random changes of what the discriminator sees, each with probability `p` (a buffer) times its own multiplier.
+    """Random changes of what the discriminator sees, each with probability `p` (a buffer, 1 at first) times its multiplier.
 
     The multipliers are probabilities, 0 to leave a transform out: `xflip`, `rotate90`, `xint` (shifts by whole pixels);
     `scale`, `rotate`, `aniso`, `xfrac` (any shift); `brightness`, `contrast`, `lumaflip`, `hue`, `saturation`.
     Pictures can be differentiated twice.  Nothing in `forward` waits for a GPU; with p = 0 it gives back its input exactly.
+
+    The defaults are what training uses: the paper's 'bgc' (blits, geometry, colour) without flips.  Labels are not
+    augmented, and a mirrored head under the unflipped label is a plausible picture of a wrong pose: the one change that
+    could leak unnoticed, as a generator that does not care for its camera.  `--mirror` flips picture and label together
+    instead.  The other transforms make pictures that are no view of a head, or off by an amount that is zero on average;
+    none leaks while p is well below 1.
     """
 
     def __init__(
         self,
         xflip: float = 0,
-        rotate90: float = 0,
-        xint: float = 0,
-        scale: float = 0,
-        rotate: float = 0,
-        aniso: float = 0,
-        xfrac: float = 0,
-        brightness: float = 0,
-        contrast: float = 0,
-        lumaflip: float = 0,
-        hue: float = 0,
-        saturation: float = 0,
+        rotate90: float = 1,
+        xint: float = 1,
+        scale: float = 1,
+        rotate: float = 1,
+        aniso: float = 1,
+        xfrac: float = 1,
+        brightness: float = 1,
+        contrast: float = 1,
+        lumaflip: float = 1,
+        hue: float = 1,
+        saturation: float = 1,
     ):
         super().__init__()
         self.xflip, self.rotate90, self.xint = xflip, rotate90, xint
