@@ -104,3 +104,11 @@ def test_shares_of_all_processes_make_up_the_whole():
     shares = [list(itertools.islice(iter(ShareSampler(7, 2, share, 3, seed=5)), 8)) for share in range(3)]
     merged = [index for run in range(4) for share in shares for index in share[2 * run : 2 * run + 2]]
     assert merged == whole
+
+
+def test_a_damaged_picture_is_named(head_data, tmp_path):
+    shutil.unpack_archive(head_data[0], tmp_path / "img")
+    (tmp_path / "img/00000/img00000003.png").write_bytes(b"not a picture")
+    dataset = HeadDataset(str(tmp_path / "img"), str(head_data[1]))
+    with pytest.raises(UserError, match="img00000003.png.*not a picture"):
+        dataset[3]

@@ -260,3 +260,12 @@ def test_mistakes_get_one_line(head_data, tmp_path, arguments, code, message):
     assert "Traceback" not in output
     assert len(output.strip().splitlines()) == 1 or code == 2  # click adds how to use the command
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+
+
+def test_a_damaged_picture_ends_training_in_one_line(head_data, tmp_path):
+    shutil.unpack_archive(head_data[0], tmp_path / "img")
+    (tmp_path / "img/00000/img00000003.png").write_bytes(b"not a picture")
+    process = start(tmp_path / "out", (tmp_path / "img", head_data[1]), "--gpus 1 --batch 4 --kimg 1")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1 and "Traceback" not in output
+    assert re.search(r"^Error: .*img00000003.png.*not a picture", output, re.MULTILINE)

@@ -1,8 +1,7 @@
 """Pictures, masks and cameras for training, and the order in which training sees them."""
 
-import io
 from pathlib import Path
-from typing import Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 import PIL.Image
@@ -11,6 +10,7 @@ import torch
 import camera_utils
 from dnnlib import UserError
 from dnnlib.archive import Archive, read_labels, stem
+from training.dataset_pairs import decode_image, decode_mask
 
 BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` counts
 
@@ -51,8 +51,8 @@ class HeadDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         source = self._sources[index]
-        image = _decode(self.images, self._image_names[source], "RGB")
-        mask = _decode(self.masks, self._mask_names[source], "L")
+        image = _read(self.images, self._image_names[source], decode_image)
+        mask = _read(self.masks, self._mask_names[source], decode_mask)
         for name, array in ((self._image_names[source], image), (self._mask_names[source], mask)):
             if array.shape[:2] != (self.resolution, self.resolution):
                 size = "x".join(map(str, array.shape[1::-1]))
@@ -73,7 +73,7 @@ class HeadDataset(torch.utils.data.Dataset):
     def _check_first(self) -> int:
         """Size in pixels of the first picture, if it is a sound one."""
         name = self._image_names[self._sources[0]]
-        height, width = _decode(self.images, name, "RGB").shape[:2]
+        height, width = _read(self.images, name, decode_image).shape[:2]
         if height != width or height & (height - 1):
             advice = "prepare it with dataset_tool_seg.py --resolution 512x512"
             raise UserError(f"{name} in {self.images.path} is {width}x{height}; pictures must be square, a power of two wide: {advice}")
@@ -117,13 +117,12 @@ def _labels_of(images: Archive, names: list[str]) -> np.ndarray:
     return np.array([labels[name] for name in names], dtype=np.float32)
 
 
-def _decode(archive: Archive, name: str, mode: str) -> np.ndarray:
-    """A picture as a uint8 array, [H, W, 3] for mode RGB and [H, W] for L."""
+def _read(archive: Archive, name: str, decode: Callable[[bytes], PIL.Image.Image]) -> np.ndarray:
+    """A picture as a uint8 array, [H, W, 3] or [H, W]; UserError that says which one cannot be read."""
     try:
-        with PIL.Image.open(io.BytesIO(archive.read(name))) as picture:
-            return np.asarray(picture if picture.mode == mode else picture.convert(mode))
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
-        raise UserError(f"cannot read {name} in {archive.path}: {' '.join(str(error).split())}") from None
+        return np.asarray(decode(archive.read(name)))
+    except UserError as error:
+        raise UserError(f"cannot read {name} in {archive.path}: {error}") from None
 
 
 def global_order(start: int, length: int, seed: int) -> Iterator[int]:

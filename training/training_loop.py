@@ -17,6 +17,7 @@ from typing import Any, Iterator
 import numpy as np
 import torch
 
+from dnnlib import UserError
 from dnnlib.cli import progress
 from dnnlib.util import Logger, construct_class_by_name, format_time, make_output_dir, next_run_dir
 from torch_utils import distributed, misc, training_stats
@@ -267,7 +268,10 @@ class Trainer:
         )
         micro_batches = iter(loader)
         while True:
-            images, masks, labels = zip(*(self._to_device(next(micro_batches)) for _ in range(config.rounds)))
+            try:
+                images, masks, labels = zip(*(self._to_device(next(micro_batches)) for _ in range(config.rounds)))
+            except UserError as error:  # with the worker's traceback around it
+                raise UserError(str(error).strip().splitlines()[-1].removeprefix("dnnlib.util.UserError: ")) from None
             yield Batch(list(images), list(masks), list(labels))
 
     def _to_device(self, items: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
