@@ -55,9 +55,9 @@ def _cached(url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max
     """The file in the cache for `url`, after downloading it if need be.  A note beside it holds the URL and the size."""
     scheme, location = _split(url)
     if scheme not in ("https", "http"):
-        raise UserError(f"{url}: only https URLs can be downloaded, not {scheme}; download the file and give its path")
+        raise UserError(f"{url}: only https URLs can be downloaded, not {scheme}; give the path of a copy")
     if scheme == "http" and not allow_http:
-        raise UserError(f"{url}: plain http can be tampered with on the way; use https, or download the file and give its path")
+        raise UserError(f"{url}: plain http can be tampered with on the way; use https, or give the path of a copy")
     cache = Path(cache_dir or default_cache_dir())
     path = cache / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{_readable_name(location)}"
     note = path.with_name(path.name + ".json")
@@ -73,9 +73,9 @@ def _cached(url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps(dict(url=url, size=size)))
     except requests.RequestException as error:
-        raise UserError(f"{url} could not be downloaded: {_reason(error)}; try again, or download it and give its path") from None
+        raise UserError(f"{url} could not be downloaded: {_reason(error)}; try again, or give the path of a copy") from None
     except OSError as error:
-        raise UserError(f"{url} could not be saved in {cache}: {error.strerror}; free some space or set MULTI_POSE_CACHE") from None
+        raise UserError(f"{url} could not be saved in {cache}: {error.strerror}; make room or set MULTI_POSE_CACHE") from None
     return path
 
 
@@ -135,7 +135,7 @@ def _receive(response: requests.Response, path: Path, url: str, expected: int | 
 
 
 def _too_large(url: str, max_bytes: int) -> UserError:
-    return UserError(f"{url} is larger than the {max_bytes} bytes that are allowed; download it and give its path if it is right")
+    return UserError(f"{url} is larger than the {max_bytes} bytes that are allowed; if that is right, give the path of a copy")
 
 
 def _reason(error: requests.RequestException) -> str:

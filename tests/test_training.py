@@ -231,6 +231,7 @@ def test_a_preset_gives_way_to_what_is_typed(head_data):
         ("--batch 6 --gpus 4", 1, "multiple of --gpus"),
         ("--batch 8 --batch-gpu 3", 1, "--batch-gpu 3"),
         ("--batch 6 --mbstd-group 4", 1, "--mbstd-group 4 must divide"),
+        ("--batch 4 --batch-gpu 1 --disc_c_noise 0.1", 1, "--batch-gpu 2"),
         ("--triplane_size 100", 1, "power of two"),
         ("--c_noise 0.5", 1, "no effect"),
         ("--sr_first_cutoff 3", 1, "no effect"),

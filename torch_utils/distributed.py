@@ -65,6 +65,10 @@ def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str
     global _control_group
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
+    elif "OMP_NUM_THREADS" not in os.environ:
+        # Processes that each want all cores wait for one another more than they work.
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
+        torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
     _control_group = dist.new_group(backend="gloo")
     try:

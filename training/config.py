@@ -435,6 +435,8 @@ def _check_batch(config: TrainingConfig) -> None:
         raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus} times --batch-gpu {config.micro_batch}")
     if config.micro_batch % min(config.mbstd_group, config.micro_batch):
         raise UserError(f"--mbstd-group {config.mbstd_group} must divide the batch of a GPU, {config.micro_batch}")
+    if config.disc_c_noise > 0 and config.micro_batch < 2:
+        raise UserError("--disc_c_noise is in deviations of the labels of a GPU's batch, which needs --batch-gpu 2 or more")
 
 
 def _check_sizes(config: TrainingConfig) -> None:

@@ -22,7 +22,7 @@ MESH_FORMATS = (".ply", ".obj", ".glb")
 SHAPE_FORMATS = (VOLUME_FORMAT, *MESH_FORMATS)
 EMPTY_DENSITY = -1000.0  # what the border of a lattice is set to
 DEFAULT_LEVEL = 10.0  # density (before softplus) of the surface: customary in this family of networks
-CHUNK_POINTS = 2**17  # looked up at a time; about 200 MB
+CHUNK_POINTS = 2**16  # looked up at a time: about 100 MB
 
 
 def border_width(resolution: int) -> int:
