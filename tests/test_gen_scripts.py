@@ -20,7 +20,7 @@ import gen_interpolation
 import gen_samples
 import gen_videos
 from dnnlib.util import construct_class_by_name
-from training import videos
+from training import inference, videos
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {module.__name__: module.main for module in (gen_samples, gen_videos, gen_interpolation)}
@@ -147,6 +147,16 @@ def test_video_through_keyframes(network, tmp_path):
         assert video.get_meta_data()["fps"] == 12
 
 
+@pytest.mark.parametrize("seeds, grid, faces", [("0-3", "2x2", 4), ("0-2", "1x1", 3 * 5)])
+def test_a_face_is_prepared_only_when_it_changes(network, tmp_path, monkeypatch, seeds, grid, faces):
+    prepared, prepare = [], inference.prepare
+    monkeypatch.setattr(inference, "prepare", lambda G, ws: prepared.append(ws) or prepare(G, ws))
+    options = ("--seeds", seeds, "--grid", grid, "--w-frames", 5, "--image_mode", "image_raw", "--output", tmp_path / "a.mp4")
+    succeed("gen_videos", "--network", network, *options)
+    assert len(prepared) == faces
+    assert all(not torch.equal(one, other) for one, other in zip(prepared, prepared[1:], strict=False))
+
+
 def test_one_video_for_each_seed(network, tmp_path):
     each = ("--seeds", "0,12", "--interpolate", "false", "--outdir", tmp_path, "--w-frames", 2, "--image_mode", "image_mask")
     succeed("gen_videos", "--network", network, *each)
@@ -217,6 +227,11 @@ ERRORS = {
         "3 seeds do not fill a grid of 4 cells",
     ),
     "three faces to mix": ("gen_interpolation", ("--seeds", "1-3", "--outdir", "out"), "takes two seeds, A,B, and got 3"),
+    "too few samples": (
+        "gen_samples",
+        ("--seeds", "0", "--outdir", "out", "--sample_mult", "0.9"),
+        "leaves 3 samples on a ray",
+    ),
     "a layer that is not there": ("gen_interpolation", ("--layers", "99", "--outdir", "out"), "there is no layer 99"),
     "an unknown view": ("gen_interpolation", ("--views", "left", "--outdir", "out"), "front, side, back"),
     "a device that is not there": (

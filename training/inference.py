@@ -20,6 +20,7 @@ from training.loading import load_network
 from training.triplane import Face, TriPlaneGenerator
 
 ORIGIN = (0.0, 0.0, 0.0)
+MIN_SAMPLES = 4  # on a ray: fine samples are drawn between the weights of coarse ones, the outer of which are dropped
 
 
 class View(NamedTuple):
@@ -91,6 +92,11 @@ def load_generator(
         )
     for name in ("depth_resolution", "depth_resolution_importance"):
         G.rendering_kwargs[name] = int(G.rendering_kwargs[name] * sample_mult)
+    samples = G.rendering_kwargs.depth_resolution
+    if samples < MIN_SAMPLES:
+        raise UserError(
+            f"--sample_mult {sample_mult:g} leaves {samples} samples on a ray and {MIN_SAMPLES} are needed; raise it"
+        )
     if nrr is not None:
         G.neural_rendering_resolution = nrr
     return G
