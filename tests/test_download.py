@@ -113,24 +113,38 @@ def test_plain_http_only_when_asked_for(server, tmp_path):
     assert not server.requests
 
 
-def test_no_redirect_from_https_to_http(server, tmp_path, monkeypatch):
-    def redirect(self, request, **kwargs):
+@pytest.fixture
+def https(monkeypatch):
+    """`https(status, content, **headers)` sets the answer to every https request; http goes where it went."""
+    answer = {}
+    original = requests.adapters.HTTPAdapter.send
+
+    def send(self, request, **kwargs):
+        if not request.url.startswith("https"):
+            return original(self, request, **kwargs)
         response = requests.Response()
-        response.status_code, response.request, response.url = 302, request, request.url
-        response.headers["Location"] = f"{server.url}/good/a.pkl"
-        response.raw = io.BytesIO()
+        response.request, response.url = request, request.url
+        response.status_code, response.raw = answer["status"], io.BytesIO(answer["content"])
+        response.headers.update(answer["headers"])
         return response
 
-    # Every https request is answered by a redirect; http goes to the server.
-    original = requests.adapters.HTTPAdapter.send
-    def send(self, request, **kwargs):
-        return (redirect if request.url.startswith("https") else original)(self, request, **kwargs)
-
     monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", send)
+    return lambda status, content, **headers: answer.update(status=status, content=content, headers=headers)
+
+
+def test_no_redirect_from_https_to_http(server, https, tmp_path):
+    https(302, b"", Location=f"{server.url}/good/a.pkl")
     with pytest.raises(UserError, match="not https"):
         open_url("https://127.0.0.1/a.pkl", cache_dir=tmp_path)
     assert not server.requests and not list(tmp_path.iterdir())
     assert fetch("https://127.0.0.1/a.pkl", tmp_path) == CONTENT
+
+
+@pytest.mark.parametrize("missing", [1, len(CONTENT)])
+def test_short_downloads_are_noticed_here_too(https, tmp_path, missing):
+    """Not only by the HTTP library, whose older versions accept them."""
+    https(200, CONTENT[missing:], **{"Content-Length": str(len(CONTENT))})
+    assert "broke off" in complaint("https://127.0.0.1/a.pkl", tmp_path)
 
 
 def test_a_folder_that_cannot_be_written(server, tmp_path):

@@ -1,0 +1,285 @@
+"""Networks from snapshots: published ones and our own, without running what is in the file.
+
+A snapshot is a pickle of a dictionary with `G`, `D` and `G_ema`; see `torch_utils.persistence` for how it stores a network.
+The file is read as inert records.  A network whose class is known here is built anew from its constructor's arguments, and
+gets the stored tensors; the source in the file is never run, so an old snapshot runs today's code.
+"""
+
+import contextlib
+import hashlib
+import inspect
+import math
+import mmap
+import os
+import pickle
+from typing import Any, BinaryIO, Iterator, NamedTuple
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from dnnlib import UserError
+from dnnlib.download import open_url
+from torch_utils import inert_pickle
+from torch_utils.inert_pickle import Record
+from training import superresolution
+from training.augment import AugmentPipe
+from training.dual_discriminator import DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2
+from training.networks_stylegan2 import Generator
+from training.triplane import TriPlaneGenerator
+
+NETWORKS = ("G", "D", "G_ema")
+_CLASSES = (TriPlaneGenerator, Generator, DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2, AugmentPipe)
+_KNOWN_CLASSES = {known.__name__: known for known in _CLASSES}  # snapshots store no module
+_KEPT_ATTRIBUTES = ("rendering_kwargs", "neural_rendering_resolution")  # what scripts change after construction
+# Far above what there is.  Without them, a small file could describe more than there is memory for.
+_MAX_ENTRIES, _MAX_TENSORS, _MAX_NAME, _MAX_NUMBER = 20, 10_000, 500, 2**20
+_SUPERRESOLUTION = {f"{superresolution.__name__}.{name}" for name in superresolution.LAYOUTS}
+_ADVICE = "--trust-pickle allows it and runs the code in the file: only for files whose author you trust"
+
+
+def load_network(
+    path_or_url: str | os.PathLike,
+    key: str = "G_ema",
+    device: torch.device | str | None = None,
+    trust_pickle: bool = False,
+) -> torch.nn.Module:
+    """The network `key` of a snapshot on `device` (the CPU for None): evaluation mode, no gradients.
+
+    Nothing in the file is executed and only this network is built.  `trust_pickle` unpickles the file as it is instead,
+    code included, which also loads classes that are not known here.  UserError if there is no such network, or the file is
+    missing, damaged, or wants something that is not known.
+    """
+    with _errors_in_one_line(path_or_url):
+        content = _read(path_or_url, trust_pickle)
+        if key not in content:
+            raise ValueError(f"there is no {key!r} in it, only {', '.join(map(str, content)) or 'nothing'}")
+        network = content[key] if trust_pickle else _rebuild(content[key])
+        if not isinstance(network, torch.nn.Module):
+            raise ValueError(f"{key!r} in it is not a network but of type {type(network).__name__}")
+        return _at_rest(network).to(device or "cpu")
+
+
+def load_snapshot(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> dict[str, Any]:
+    """What can be rebuilt of a snapshot: its networks on the CPU, as by `load_network`, and plain values.
+
+    Entries other than `NETWORKS` that cannot, such as another project's augmentation, are left out.  UserError as for
+    `load_network`.
+    """
+    with _errors_in_one_line(path_or_url):
+        snapshot = {}
+        for key, item in _read(path_or_url, trust_pickle).items():
+            try:
+                item = item if trust_pickle else _rebuild(item)
+            except ValueError:
+                if key in NETWORKS:
+                    raise
+                continue
+            snapshot[key] = _at_rest(item) if isinstance(item, torch.nn.Module) else item
+        return snapshot
+
+
+def _at_rest(network: torch.nn.Module) -> torch.nn.Module:
+    return network.eval().requires_grad_(False)
+
+
+# Reading
+
+
+@contextlib.contextmanager
+def _errors_in_one_line(path_or_url: str | os.PathLike) -> Iterator[None]:
+    """Turn what is wrong with a file's content, said as a ValueError, into a UserError that names the file."""
+    try:
+        yield
+    except inert_pickle.RefusedName as error:
+        reason = f"it asks for {error.name[:100]!r}, which is not known here; {_ADVICE}"
+    except RecursionError:
+        reason = "it is nested too deeply for a snapshot"
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return
+    # Names come from the file: neither line breaks nor a terminal's control characters.
+    raise UserError(f"{path_or_url}: {''.join(c if c.isprintable() else ' ' for c in reason[:600])}")
+
+
+def _read(path_or_url: str | os.PathLike, trust_pickle: bool) -> dict[str, Any]:
+    """The dictionary in the file: inert, or with `trust_pickle` unpickled."""
+    with open_url(path_or_url) as file:
+        content = _unpickle(file) if trust_pickle else _read_inert(file)
+    if not isinstance(content, dict) or len(content) > _MAX_ENTRIES:
+        raise ValueError(f"it is not a snapshot: it holds a {type(content).__name__}, not a small dictionary of networks")
+    return content
+
+
+def _read_inert(file: BinaryIO) -> Any:
+    try:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return inert_pickle.read(content)
+    except ValueError as error:
+        raise ValueError(f"it is not a snapshot, or is damaged ({str(error)[:200]}); get it again") from None
+
+
+def _unpickle(file: BinaryIO) -> Any:
+    try:
+        return pickle.load(file)
+    except (MemoryError, RecursionError):
+        raise
+    except Exception as error:  # the code in the file may raise anything
+        raise ValueError(f"it cannot be unpickled: {type(error).__name__}: {str(error)[:200]}") from None
+
+
+# Rebuilding
+
+
+class _Stored(NamedTuple):
+    """An object of a snapshot."""
+
+    class_name: str
+    state: dict[str, Any]  # its attributes
+    source: str  # the text of its module, or nothing
+
+
+def _stored(record: Any) -> _Stored:
+    """What a record of a module says; ValueError if it is something else."""
+    try:
+        if record.name != inert_pickle.PERSISTENT_OBJECT:
+            stored = _Stored(record.name.rpartition(".")[2], record.state, "")
+        else:
+            meta = record.args[0]
+            stored = _Stored(meta["class_name"], meta["state"], meta["module_src"])
+        if isinstance(stored.state, dict) and isinstance(stored.class_name, str) and isinstance(stored.source, str):
+            return stored
+    except (AttributeError, IndexError, KeyError, TypeError):
+        pass
+    raise ValueError("an object in it is stored in a way that is not known")
+
+
+def _rebuild(item: Any) -> Any:
+    """The network or plain value that an entry of a snapshot stands for."""
+    if not isinstance(item, Record) or item.name in inert_pickle.CONVERSIONS:
+        return inert_pickle.value(item)
+    stored = _stored(item)
+    known = _KNOWN_CLASSES.get(stored.class_name)
+    if known is None:
+        digest = f" (source {hashlib.sha256(stored.source.encode()).hexdigest()[:12]})" if stored.source else ""
+        raise ValueError(f"its class {stored.class_name[:100]!r}{digest} is not known here; {_ADVICE}")
+    tensors = inert_pickle.value(_tensors(item))
+    args, kwargs = inert_pickle.value((stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})))
+    if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise ValueError("some of its parameters are no tensors")
+    storages = (tensor.untyped_storage() for tensor in tensors.values())
+    stored_bytes = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    network = _construct(known, args, kwargs, limit=stored_bytes)
+    _fill(network, tensors)
+    for name in _KEPT_ATTRIBUTES:
+        if name in stored.state and hasattr(network, name):
+            _set_attribute(network, name, inert_pickle.value(stored.state[name]))
+    return network
+
+
+def _tensors(record: Record) -> dict[str, Record]:
+    """The records of all parameters and persistent buffers below a module, by state-dict name."""
+    found, seen, pending = {}, set(), [("", record)]
+    while pending:
+        prefix, module = pending.pop()
+        if id(module) in seen:
+            raise ValueError("one of its modules is stored in two places")
+        seen.add(id(module))
+        state = _stored(module).state
+        try:
+            transient = inert_pickle.value(state.get("_non_persistent_buffers_set", ()))
+            for name, tensor in (*state["_parameters"].items(), *state["_buffers"].items()):
+                if tensor is not None and name not in transient:
+                    found[_joined(prefix, name)] = tensor
+            for name, child in state["_modules"].items():
+                if child is not None:
+                    pending.append((_joined(prefix, name) + ".", child))
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f"its module {prefix[:100]!r} is stored in a way that is not known") from None
+        if len(found) > _MAX_TENSORS:
+            raise ValueError(f"it has more than {_MAX_TENSORS} tensors, far more than any network of this family")
+    return found
+
+
+def _joined(prefix: str, name: str) -> str:
+    if len(prefix) + len(name) > _MAX_NAME:
+        raise ValueError("its modules are nested too deeply, or have very long names")
+    return prefix + name
+
+
+class _WithoutDraws(TorchFunctionMode):
+    """Inside, torch.randn draws nothing: the numbers are going to be overwritten.
+
+    So loading takes little time and leaves the random generators alone.  And since the sizes come from a file, tensors of
+    more than `limit` numbers altogether (give or take some millions) raise ValueError before there is memory for them.
+    """
+
+    _OVERHEAD = 2**12  # what a tensor costs besides its numbers, so that many empty ones count too
+    _SLACK = 2**24
+
+    def __init__(self, limit: int):
+        super().__init__()
+        self._left = limit + self._SLACK
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (torch.randn, torch.zeros, torch.ones, torch.full):
+            size = args if isinstance(args[0], int) else args[0]
+            self._left -= math.prod(size) + self._OVERHEAD
+            if self._left < 0:
+                raise ValueError("they ask for a network that is larger than what is stored")
+            func = torch.empty if func is torch.randn else func
+        return func(*args, **(kwargs or {}))
+
+
+def _construct(known: type, args: tuple, kwargs: dict[str, Any], limit: int) -> torch.nn.Module:
+    """An object of a known class with arguments from a file, and tensors to be filled."""
+    _check_numbers(args, kwargs)
+    try:
+        rendering_kwargs = inspect.signature(known).bind(*args, **kwargs).arguments.get("rendering_kwargs", {})
+        # This argument names a class: the one place where a file could choose what is called.
+        module = rendering_kwargs.get("superresolution_module")
+        if module is not None and module not in _SUPERRESOLUTION:
+            raise inert_pickle.RefusedName(str(module))
+        with _WithoutDraws(limit):
+            return known(*args, **kwargs)
+    except (inert_pickle.RefusedName, RecursionError, MemoryError):
+        raise
+    except Exception as error:  # wrong arguments may fail anywhere
+        raise ValueError(f"a {known.__name__} cannot be built from the arguments in it: {str(error)[:200]}") from None
+
+
+def _check_numbers(*arguments: Any) -> None:
+    """ValueError if there is a number in the arguments that could only be meant to exhaust time or memory."""
+    pending, seen = list(arguments), set()
+    while pending:
+        item = pending.pop()
+        if isinstance(item, int) and item > _MAX_NUMBER:
+            raise ValueError(f"its arguments contain numbers above {_MAX_NUMBER}, far above any size in this family")
+        if isinstance(item, (dict, list, tuple)) and id(item) not in seen:
+            seen.add(id(item))
+            pending += item.values() if isinstance(item, dict) else item
+
+
+def _fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """Give `network` its tensors; ValueError unless names and shapes agree."""
+    wanted = network.state_dict()
+    problems = [f"{name} is missing" for name in wanted if name not in tensors]
+    problems += [f"{name} has no place" for name in tensors if name not in wanted]
+    for name in wanted.keys() & tensors.keys():
+        if wanted[name].shape != tensors[name].shape:
+            problems.append(f"{name} is {list(tensors[name].shape)} instead of {list(wanted[name].shape)}")
+    if problems:
+        more = f", and {len(problems) - 3} more" if len(problems) > 3 else ""
+        name = type(network).__name__
+        raise ValueError(f"its tensors are not those of the {name} it describes: {', '.join(problems[:3])}{more}")
+    tensors = {name: tensor.to(wanted[name].dtype).contiguous() for name, tensor in tensors.items()}
+    network.load_state_dict(tensors, assign=True)
+
+
+def _set_attribute(network: torch.nn.Module, name: str, value: Any) -> None:
+    """Set an attribute to `value` in the type that it has in a new network; old snapshots have plain dictionaries."""
+    kind = type(getattr(network, name))
+    try:
+        setattr(network, name, kind(value))
+    except TypeError:
+        raise ValueError(f"its {name} is a {type(value).__name__} instead of a {kind.__name__}") from None
