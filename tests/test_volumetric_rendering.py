@@ -406,3 +406,17 @@ def test_white_back_setting_reaches_the_march():
         settings = dataclasses.replace(UNCUT, white_back=white_back)
         seen = renderer.render_rays(ball(radius=0), origins, directions, settings)
         assert torch.equal(seen.features, torch.full_like(seen.features, expected))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_the_fast_lookup_agrees_with_the_reference_in_values_and_gradients(depth):
+    torch.manual_seed(0)
+    planes = torch.randn(2, 3 * 4 * depth, 6, 6, dtype=torch.float64, requires_grad=True)
+    points = (torch.rand(2, 50, 3, dtype=torch.float64) * 2.6 - 1.3).requires_grad_()  # some of them outside
+    cotangent = torch.randn(2, 50, 4, dtype=torch.float64)
+    results = []
+    for lookup in (trigrid._gather_cells, lambda g, p: trigrid._mean_of_lookups(g, p, trigrid.TRIGRID_AXES)):
+        features = lookup(trigrid.split_planes(planes, depth), points)
+        results.append((features, *torch.autograd.grad(features, [planes, points], cotangent)))
+    for fast, reference in zip(*results):
+        assert torch.allclose(fast, reference, rtol=0, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Network snapshots: what they hold and how they are written."""
+"""Files of a run: network snapshots for others to use, and the whole state of training for the run to go on from."""
 
 import copy
 import pickle
@@ -7,7 +7,11 @@ from typing import Any
 
 import torch
 
+from dnnlib import UserError
 from dnnlib.util import atomic_path
+
+KEPT_STATES = 2  # the one before the last stays in case the last is lost
+_STATE_VERSION = 1
 
 
 def frozen_copy(module: torch.nn.Module) -> torch.nn.Module:
@@ -27,3 +31,38 @@ def save_snapshot(path: Path, modules: dict[str, torch.nn.Module | None], extras
     content = {name: None if module is None else frozen_copy(module) for name, module in modules.items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         pickle.dump(dict(content, **extras), file)
+
+
+def state_paths(run_dir: Path) -> list[Path]:
+    """The training states in a run folder, oldest first; their names count images."""
+    return sorted(run_dir.glob("training-state-*.pt"))
+
+
+def images_seen(state_path: Path) -> int:
+    """How many images a state had seen, by its name."""
+    return int(state_path.stem.rpartition("-")[2])
+
+
+def save_state(run_dir: Path, nimg: int, state: dict[str, Any]) -> None:
+    """Write ``training-state-NIMG.pt``, whole, and remove all but the last `KEPT_STATES`."""
+    with atomic_path(run_dir / f"training-state-{nimg:09d}.pt") as temporary, open(temporary, "wb") as file:
+        torch.save(dict(state, version=_STATE_VERSION, nimg=nimg), file)
+    for old in state_paths(run_dir)[:-KEPT_STATES]:
+        old.unlink()
+
+
+def load_state(run_dir: Path) -> dict[str, Any]:
+    """The newest state in `run_dir` that can be read, tensors on the CPU; UserError if there is none.
+
+    Nothing in the file is executed.
+    """
+    for path in reversed(state_paths(run_dir)):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+            print(f"Passing over {path}, which cannot be read: {' '.join(str(error).split())[:100]}")
+            continue
+        if state["version"] == _STATE_VERSION:
+            return state
+        print(f"Passing over {path}, which has version {state['version']} and not {_STATE_VERSION}")
+    raise UserError(f"{run_dir} has no training state to go on from; --resume one of its network snapshots instead")

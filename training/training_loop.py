@@ -205,8 +205,8 @@ class Trainer:
             with progress(total=target - self.nimg, unit="img", desc=self._tick_name(), disable=self.rank != 0, leave=False) as bar:
                 while self.nimg < target and not stopping:
                     self.step()
-                    bar.set_postfix_str(self._pace(bar), refresh=False)
                     bar.update(self.config.batch)
+                    bar.set_postfix_str(self._pace(bar), refresh=False)
                     stopping = distributed.any_rank(bool(interrupt))
             stopped_early = stopping
             stopping = stopping or self.nimg >= self.config.kimg * 1000
@@ -226,8 +226,8 @@ class Trainer:
 
     def _pace(self, bar: Any) -> str:
         """Time to the end of the run, and memory."""
-        rate = bar.format_dict["rate"] or bar.n / max(bar.format_dict["elapsed"], 1e-6)
-        left = format_time(max(self.config.kimg * 1000 - self.nimg, 0) / max(rate, 1e-6))
+        rate = bar.format_dict["rate"] or bar.n / bar.format_dict["elapsed"]
+        left = format_time(max(self.config.kimg * 1000 - self.nimg, 0) / rate)
         return f"end in {left}, {peak_memory_gb(self.device):.1f} GB"
 
     def step(self) -> None:
