@@ -12,11 +12,13 @@ Example, as PanoHead trains at 512 pixels on 8 GPUs:
 import json
 import os
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Callable
 
 import click
 from click.core import ParameterSource
 
+from dnnlib import UserError
 from dnnlib.cli import FiniteFloat, Names, command
 from torch_utils import distributed
 from torch_utils.device import select_device
@@ -25,6 +27,7 @@ from training.config import TrainingConfig
 from training.dataset import HeadDataset
 from training.networks_stylegan2 import ARCHITECTURES
 from training.regularizers import DENSITY_TYPES
+from training.run_folder import check_unchanged, find_unfinished, read_options
 from training.training_loop import train
 
 COUNT = click.IntRange(min=0)
@@ -65,7 +68,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Augmentation of what the discriminator sees")
 @option("--p", FRACTION, "Probability of each augmentation for --aug fixed")
 @option("--target", FRACTION, "Mean sign of the real logits that --aug ada aims at")
-@option("--resume", str, "Start from the networks of this snapshot, a path or https URL")
+@option("--resume", str, "Go on with the run in this folder, or start from the networks of this snapshot (a path or https URL)")
 @option("--resume_kimg", COUNT, "Count from this many thousand images")
 @option("--resume_blur", bool, "Begin blur and pose swapping anew after --resume")
 @option("--freezed", COUNT, "Layers of the discriminator that do not learn")
@@ -122,13 +125,24 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--c-noise", NOT_NEGATIVE, "Refused: no effect in the family", hidden=True)
 @option("--sr_first_cutoff", click.IntRange(min=2), "Refused: no effect in the family", hidden=True)
 @option("--sr_first_stopband", FiniteFloat(min=2), "Refused: no effect in the family", hidden=True)
+@click.option("--restart", is_flag=True, help="Begin a new run even where an unfinished one of the same options could go on")
 @click.option("-n", "--dry-run", is_flag=True, help="Print the options and stop")
 @click.pass_context
-def main(ctx: click.Context, dry_run: bool, **options: Any) -> None:
+def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> None:
     for name, value in settings.PRESETS[options["preset"]].items():
         if ctx.get_parameter_source(name) is not ParameterSource.COMMANDLINE:
             options[name] = value
+    run_dir = Path(options["resume"]) if options["resume"] and os.path.isdir(options["resume"]) else None
+    if run_dir is not None:
+        stored = read_options(run_dir)
+        if stored is None:
+            raise UserError(f"{run_dir} is not the folder of a run; --resume takes one, or a network snapshot")
+        options["resume"] = stored["resume"]  # what the run itself began from
     config = TrainingConfig(**options)
+    if run_dir is not None:
+        check_unchanged(run_dir, stored, config)
+    elif not restart:
+        run_dir = find_unfinished(config)
     dataset = HeadDataset(config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat)
     networks = dict(
         generator_kwargs=config.generator_kwargs(dataset.resolution),
@@ -137,11 +151,11 @@ def main(ctx: click.Context, dry_run: bool, **options: Any) -> None:
     )
     if dry_run:
         print(json.dumps(dict(asdict(config), **networks), indent=2))
-        print("Dry run: nothing was made.")
+        print(f"Dry run: nothing was made; this would {f'go on with {run_dir}' if run_dir else 'begin a new run'}.")
         return
     local_rank = int(os.environ["LOCAL_RANK"]) if distributed.under_torchrun() else config.gpus - 1
     device = select_device(config.device, local_rank)  # says now, not in every process, that a GPU is missing
-    distributed.launch(train, (config,), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
+    distributed.launch(train, (config, run_dir), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -96,6 +97,15 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def warn_of_write_errors(what: str) -> Iterator[None]:
+    """Print a warning that `what` was not written, and go on, if the block fails because the disk is full or gone."""
+    try:
+        yield
+    except OSError as error:
+        print(f"Warning: {what} could not be written: {error.strerror or error}")
+
+
 def make_output_dir(path: str | os.PathLike) -> Path:
     """Make the folder `path` (and its parents) and check that files can be written in it; UserError if not."""
     path = Path(path)
@@ -114,6 +124,29 @@ def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
     names = os.listdir(outdir) if outdir.is_dir() else []
     numbers = [int(match[0]) for match in (re.match(r"\d+", name) for name in names) if match]
     return outdir / f"{max(numbers, default=-1) + 1:05d}-{desc}"
+
+
+class InterruptFlag:
+    """True once Ctrl-C was pressed or SIGTERM came inside the block; a second Ctrl-C interrupts at once."""
+
+    def __init__(self):
+        self._raised = False
+
+    def __bool__(self) -> bool:
+        return self._raised
+
+    def __enter__(self) -> "InterruptFlag":
+        self._previous = {number: signal.signal(number, self._raise) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _raise(self, number: int, _: Any) -> None:
+        self._raised = True
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Logger:
@@ -150,7 +183,8 @@ class _Tee:
     def write(self, text: str) -> int:
         self._stream.write(text)
         if "\r" not in text:
-            self._copy.write(text)
+            with contextlib.suppress(OSError):  # a full disk must not silence the screen
+                self._copy.write(text)
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

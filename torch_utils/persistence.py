@@ -1,8 +1,9 @@
 """Pickles that carry the source of their classes, in the format of StyleGAN2-ADA, EG3D and PanoHead snapshots.
 
 A decorated object is stored as a call of `_reconstruct_persistent_obj` with one dictionary, `meta`: the text of the module
-that defines its class, the class's name, and the object's attributes.  So a snapshot can be loaded where that module has
-changed since.  Where the module is installed with the same text, its class is used, and no text is run.
+that defines its class, the class's name, and the object's attributes.  Snapshots of this project also have, by name, the
+texts of what that module imports from its own project, so that they can be loaded where only `torch_utils` and `dnnlib`
+are, or where the project has changed since.  Where the same texts are installed, their classes are used and no text is run.
 
 Plain `pickle.load` of a snapshot runs what is in the file.  For files of others use `training.inference.load_network`.
 """
@@ -11,24 +12,21 @@ import copy
 import functools
 import hashlib
 import importlib
-import inspect
 import sys
 import types
 from typing import Any, Callable
 
 from dnnlib import EasyDict
+from torch_utils import module_sources
 
 _VERSION = 6  # of the format; the one that published snapshots have
-_sources: dict[str, str] = {}  # name of a module with decorated classes -> its text
-_executed: dict[str, types.ModuleType] = {}  # text -> the module made of it, where none is installed
 _import_hooks: list[Callable[[EasyDict], EasyDict]] = []
 
 
 def persistent_class(cls: type) -> type:
     """Class decorator: instances remember their constructor arguments and are pickled along with their source."""
     original_init = cls.__init__
-    if cls.__module__ not in _sources:  # it is, while the text of a snapshot is being executed
-        _sources[cls.__module__] = inspect.getsource(sys.modules[cls.__module__])
+    module_sources.bundle(cls.__module__)  # read now: the files may change while the program runs
 
     @functools.wraps(original_init)
     def init(self, *args, **kwargs):
@@ -38,12 +36,13 @@ def persistent_class(cls: type) -> type:
         original_init(self, *args, **kwargs)
 
     def reduce(self):
-        name = type(self).__module__
+        bundle = module_sources.bundle(type(self).__module__)
         meta = EasyDict(
             type="class",
             version=_VERSION,
-            module_name=name,
-            module_src=_sources[name],
+            module_name=bundle.name,
+            module_src=bundle.text,
+            sources=bundle.sources,  # one object for all classes of a module: pickled once
             class_name=type(self).__name__,
             state=self.__dict__,
         )
@@ -74,8 +73,7 @@ def _reconstruct_persistent_obj(meta: dict) -> Any:
         meta = hook(meta)
     if meta.type != "class" or meta.version != _VERSION:
         raise ValueError(f"stored as {meta.type!r}, version {meta.version}; this project reads classes of version {_VERSION}")
-    module = _installed_module(meta) or _executed_module(meta.module_src)
-    cls = getattr(module, meta.class_name)
+    cls = getattr(_module(meta), meta.class_name)
     obj = cls.__new__(cls)
     if hasattr(obj, "__setstate__"):
         obj.__setstate__(meta.state)
@@ -84,34 +82,13 @@ def _reconstruct_persistent_obj(meta: dict) -> Any:
     return obj
 
 
-def _installed_module(meta: EasyDict) -> types.ModuleType | None:
-    """The installed module of `meta`, if its text is the stored one; published snapshots store no module name."""
-    name = meta.get("module_name")
-    if name is None:
-        name = next((name for name, source in _sources.items() if source == meta.module_src), None)
-    if name is None or name.startswith(_EXECUTED_PREFIX):
-        return None
-    try:
-        module = importlib.import_module(name)
-    except ImportError:
-        return None
-    return module if _sources.get(name) == meta.module_src else None
-
-
-_EXECUTED_PREFIX = "_persistent_module_"
-
-
-def _executed_module(source: str) -> types.ModuleType:
-    """A module made by running `source`, the same one for the same text."""
-    if source not in _executed:
-        name = _EXECUTED_PREFIX + hashlib.sha256(source.encode()).hexdigest()[:32]
-        module = types.ModuleType(name)
-        _sources[name] = source
-        sys.modules[name] = module
-        try:
-            exec(compile(source, f"<{name}>", "exec"), module.__dict__)
-        except BaseException:
-            del sys.modules[name], _sources[name]
-            raise
-        _executed[source] = module
-    return _executed[source]
+def _module(meta: EasyDict) -> types.ModuleType:
+    """The installed module of `meta`, if it and what it imports from its project have the stored texts; or one made of them."""
+    name = meta.get("module_name") or module_sources.with_text(meta.module_src)  # published snapshots store no name
+    sources = {**meta.get("sources", {}), name: meta.module_src}  # a hook may have changed the text
+    if name is not None and module_sources.are_installed(sources):
+        return importlib.import_module(name)
+    if "sources" not in meta:  # the text stands alone, and its imports find what is installed
+        name = f"text_{hashlib.sha256(meta.module_src.encode()).hexdigest()[:32]}"
+        sources = {name: meta.module_src}
+    return module_sources.load(name, sources)

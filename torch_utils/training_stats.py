@@ -59,11 +59,8 @@ class Collector:
     def update(self) -> None:
         """Take in what was reported since the last call; all processes must call it together."""
         _fold()
-        mine = {}
-        for name, total in _totals.items():
-            if self._pattern.fullmatch(name):
-                mine[name] = total - self._seen.get(name, torch.zeros_like(total))
-                self._seen[name] = total
+        mine = self._unseen()
+        self._seen = {name: _totals[name] for name in mine}
         if not self._keep_previous:
             self._moments.clear()
         merged: dict[str, torch.Tensor] = {}
@@ -71,6 +68,33 @@ class Collector:
             for name, moments in rank_moments.items():
                 merged[name] = merged.get(name, 0) + moments
         self._moments.update({name: moments for name, moments in merged.items() if moments[0] > 0})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs; all processes must call it together.
+
+        What was reported since the last `update` is added up over the processes: whoever loads it last counts as all.
+        """
+        _fold()
+        behind: dict[str, torch.Tensor] = {}
+        for mine in distributed.gather_objects(self._unseen()):
+            for name, moments in mine.items():
+                behind[name] = behind.get(name, 0) + moments
+        return {"behind": behind, "moments": dict(self._moments)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`; rank 0 takes what was reported before."""
+        _fold()
+        self._moments = dict(state["moments"])
+        self._seen = {name: total.clone() for name, total in _totals.items()}
+        if distributed.get_rank() == 0:
+            for name, moments in state["behind"].items():
+                _totals.setdefault(name, torch.zeros(3, dtype=torch.float64))
+                self._seen[name] = _totals[name] - moments
+
+    def _unseen(self) -> dict[str, torch.Tensor]:
+        """Moments of what was reported since the last `update`, in this process."""
+        matching = (name for name in _totals if self._pattern.fullmatch(name))
+        return {name: _totals[name] - self._seen.get(name, torch.zeros(3, dtype=torch.float64)) for name in matching}
 
     def names(self) -> list[str]:
         """All names with values, in the order in which they first came."""

@@ -139,10 +139,7 @@ def global_order(start: int, length: int, seed: int) -> Iterator[int]:
 
 
 class ShareSampler(torch.utils.data.Sampler):
-    """One process's share of `global_order`: of each `num_shares` runs of `size` items, the run number `share`.
-
-    Global batches are cut into micro-batches of `size`; micro-batch m of a batch belongs to process m mod `num_shares`.
-    """
+    """One process's share of `global_order`: of each `num_shares` runs of `size` items, the run number `share`."""
 
     def __init__(self, length: int, size: int, share: int = 0, num_shares: int = 1, seed: int = 0, start: int = 0):
         self.length = length

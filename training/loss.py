@@ -30,6 +30,13 @@ class LatentMeans(NamedTuple):
     shift: torch.Tensor  # [3]
 
 
+class Outcome(NamedTuple):
+    """What a phase comes to besides gradients."""
+
+    loss: torch.Tensor  # the sum of its terms, a scalar without gradient
+    means: LatentMeans | None = None  # where fakes were made for the discriminator
+
+
 def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
     """Gaussian blur of [N, C, H, W] with zeros outside: weights 2^-(x/sigma)² up to three sigma pixels away."""
     radius = math.floor(sigma * 3)
@@ -104,28 +111,30 @@ class StyleGAN2Loss:
             density_noise=schedules.density_noise(nimg, self.density_noise_fade_kimg),
         )
 
-    def accumulate_gradients(self, phase, real_img, real_seg, real_c, gen_z, gen_c, gain, cur_nimg) -> LatentMeans | None:
+    def accumulate_gradients(self, phase, real_img, real_seg, real_c, gen_z, gen_c, gain, cur_nimg) -> Outcome:
         """Add the gradients of one batch in one of `PHASES` to those of the network that learns in it.
 
         real_img [N, 3, H, H] in [-1, 1], real_seg [N, 1, H, H] in [0, 1], real_c and gen_c labels [N, 25], gen_z
-        [N, z_dim]; `gain` multiplies the loss.  Returns the means of the latents where fakes were made for the
-        discriminator's main loss: the caller keeps the running averages.
+        [N, z_dim]; `gain` multiplies the loss.  The caller keeps the running averages of the latents whose means it gets,
+        and must look whether the loss is finite.
         """
         if phase not in PHASES:
             raise ValueError(f"phase is one of {', '.join(PHASES)}, not {phase!r}")
         now = self.moment(cur_nimg)
         main, regular = phase.endswith(("main", "both")), phase.endswith(("reg", "both"))
+        losses, means = [], None
         if phase.startswith("G"):
             if main:
-                self._generator_main(gen_z, gen_c, now, gain)
+                losses.append(self._generator_main(gen_z, gen_c, now, gain))
             if regular and self.G.rendering_kwargs.density_reg > 0:
-                self._generator_density(gen_z, gen_c, now, gain)
-            return None
-        means = fake_loss = None
-        if main:
-            means, fake_loss = self._discriminator_fake(gen_z, gen_c, now, gain)
-        self._discriminator_real(real_img, real_seg, real_c, now, gain, fake_loss, regular)
-        return means
+                losses.append(self._generator_density(gen_z, gen_c, now, gain))
+        else:
+            fake_loss = None
+            if main:
+                fake_loss, means = self._discriminator_fake(gen_z, gen_c, now, gain)
+                losses.append(fake_loss)
+            losses.append(self._discriminator_real(real_img, real_seg, real_c, now, gain, fake_loss, regular))
+        return Outcome(torch.stack(losses).sum(), means)
 
     # The networks as the losses see them
 
@@ -163,7 +172,7 @@ class StyleGAN2Loss:
         if trans_reg > 0:
             terms["Loss/G/trans_reg_loss"] = trans_reg * regularizers.mean_translation(shift)
         _report_terms(terms)
-        (sum(terms.values()) * gain).backward()
+        return _backward(terms, gain)
 
     def _generator_density(self, gen_z, gen_c, now, gain):
         ws = self.map_latents(gen_z, gen_c, now)
@@ -179,16 +188,15 @@ class StyleGAN2Loss:
             device=ws.device,
         )
         _report_terms({f"Loss/G/density_{name}": term for name, term in terms.items()})
-        (sum(terms.values()) * gain).backward()
+        return _backward(terms, gain)
 
     def _discriminator_fake(self, gen_z, gen_c, now, gain):
         with torch.no_grad():
             fakes, ws, shift = self.generate(gen_z, gen_c, now)
         logits = self.judge(fakes, gen_c)
         _report_logits("fake", logits)
-        loss = F.softplus(logits).mean()
-        (loss * gain).backward()
-        return LatentMeans(ws[:, 0].mean(dim=0), shift.mean(dim=0)), loss.detach()
+        loss = _backward({"fake": F.softplus(logits).mean()}, gain)
+        return loss, LatentMeans(ws[:, 0].mean(dim=0), shift.mean(dim=0))
 
     def _discriminator_real(self, real_img, real_seg, real_c, now, gain, fake_loss, regular):
         """`fake_loss` None: the regulariser alone."""
@@ -210,7 +218,14 @@ class StyleGAN2Loss:
             image, raw, mask = regularizers.squared_gradients(logits, list(real.values()))
             terms["r1"] = (self.r1_gamma / 2 * (image + raw) + self.r1_gamma_seg / 2 * mask).mean()
             _report_terms({"Loss/r1_penalty": image + raw, "Loss/r1_penalty_seg": mask, "Loss/D/reg": terms["r1"]})
-        (sum(terms.values()) * gain).backward()
+        return _backward(terms, gain)
+
+
+def _backward(terms: dict[str, torch.Tensor], gain: float) -> torch.Tensor:
+    """Add the gradients of the terms' sum, times `gain`; returns the sum without gradient."""
+    total = sum(terms.values())
+    (total * gain).backward()
+    return total.detach()
 
 
 def _report_logits(kind: str, logits: torch.Tensor) -> None:

@@ -1,6 +1,8 @@
 """What a run shows of itself while it trains: grids of pictures, a line and a record per tick, TensorBoard events."""
 
+import contextlib
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dnnlib.util import atomic_path
 from training.dataset import HeadDataset
 from training.images import IMAGE_MODES, picture, save_image, tile
 
@@ -43,21 +46,31 @@ class Grids:
 
 
 class StatsWriter:
-    """stats.jsonl, a line per tick, and TensorBoard events where that package is installed."""
+    """stats.jsonl, a line per tick, and TensorBoard events where that package is installed.
 
-    def __init__(self, run_dir: Path):
-        self._file = open(run_dir / "stats.jsonl", "a", encoding="utf-8", buffering=1)
+    Records that an earlier process made of what is after `nimg` images are dropped: they will come again.
+    """
+
+    def __init__(self, run_dir: Path, nimg: int):
+        path = run_dir / "stats.jsonl"
+        _drop_later_records(path, nimg)
+        self._file = open(path, "a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             self._events = None
             print("No TensorBoard events: the package is not installed (pip install tensorboard)")
         else:
-            self._events = SummaryWriter(run_dir)
+            self._events = SummaryWriter(run_dir, purge_step=nimg // 1000 + 1 if nimg else None)
 
     def write(self, stats: dict[str, Any], nimg: int) -> None:
-        """Add `stats`, name -> {num, mean, std}, as of `nimg` images."""
-        self._file.write(json.dumps(dict(stats, timestamp=time.time())) + "\n")
+        """Add `stats`, name -> {num, mean, std}, as of `nimg` images; what is not finite becomes null.
+
+        Raises OSError if it cannot be written.
+        """
+        record = {name: {key: number if math.isfinite(number) else None for key, number in s.items()} for name, s in stats.items()}
+        self._file.write(json.dumps(dict(record, nimg=nimg, timestamp=time.time())) + "\n")
+        self._file.flush()
         if self._events is not None:
             for name, value in stats.items():
                 self._events.add_scalar(name, value["mean"], global_step=nimg // 1000)
@@ -65,6 +78,24 @@ class StatsWriter:
 
     def close(self) -> None:
         """Close both."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+
+def _drop_later_records(path: Path, nimg: int) -> None:
+    """Keep the lines of a stats.jsonl up to `nimg` images; the last may be half a line, of a process that was killed."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["nimg"] > nimg:
+                break
+        except (ValueError, KeyError):
+            break
+        kept.append(line + "\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8")

@@ -56,7 +56,6 @@ class SuperresolutionHybrid(torch.nn.Module):
     ):
         """`channel_base` and `channel_max` are in every checkpoint's arguments; the widths are fixed by the layout."""
         super().__init__()
-        self.layout = LAYOUTS[type(self).__name__]
         if img_resolution != self.layout.output_resolution:
             raise ValueError(f"{type(self).__name__} makes pictures of {self.layout.output_resolution} pixels, not {img_resolution}")
         self.sr_antialias = sr_antialias
@@ -80,6 +79,11 @@ class SuperresolutionHybrid(torch.nn.Module):
             channels = width
         if self.layout.owns_filter:
             self.register_buffer("resample_filter", upfirdn2d.setup_filter(LOWPASS))
+
+    @property
+    def layout(self) -> Layout:
+        """The sizes of this class; not an attribute, so that snapshots hold plain values."""
+        return LAYOUTS[type(self).__name__]
 
     def forward(self, rgb, x, ws, **block_kwargs):
         """Raw picture [N, 3, h, w], features [N, C, h, w], ws [N, L, w_dim] -> picture [N, 3, H, H].

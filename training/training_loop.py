@@ -7,32 +7,41 @@ it: N processes train as one does that takes N times as many rounds.
 import contextlib
 import copy
 import json
-import random
-import signal
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
-import numpy as np
 import torch
 
 from dnnlib import UserError
 from dnnlib.cli import progress
-from dnnlib.util import Logger, construct_class_by_name, format_time, make_output_dir, next_run_dir
+from dnnlib.util import (
+    InterruptFlag,
+    Logger,
+    atomic_path,
+    construct_class_by_name,
+    format_time,
+    make_output_dir,
+    next_run_dir,
+    warn_of_write_errors,
+)
 from torch_utils import distributed, misc, training_stats
 from torch_utils.device import peak_memory_gb, select_device
 from training.augment import AugmentPipe, adjusted_p
-from training.checkpoint import save_snapshot
+from training.batches import Batch, BatchSource
+from training.checkpoint import load_state, save_snapshot, save_state
 from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
-from training.dataset import HeadDataset, ShareSampler
+from training.dataset import HeadDataset
 from training.loading import load_network
-from training.loss import LatentMeans
+from training.loss import Outcome
+from training.run_folder import LOG_NAME, OPTIONS_NAME, RunLock
 from training.schedules import ema_decay
 from training.snapshots import Grids, StatsWriter
 
 GRADIENT_LIMIT = 1e5  # what infinities in a gradient become
-_STREAMS = {"z": 0, "Gmain": 1, "Greg": 2, "Gboth": 3, "Dmain": 4, "Dreg": 5, "Dboth": 6}  # independent random streams
+SKIPPED_STEPS_LIMIT = 20  # steps without a finite loss before a run in which most are so is given up
 
 
 @dataclass
@@ -45,51 +54,26 @@ class Phase:
     interval: int  # batches from one run to the next; gradients are scaled up by as much
 
 
-@dataclass
-class Batch:
-    """One process's share of a global batch, a list entry per round, on the device."""
+def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None) -> None:
+    """Train as `config` says, as one of the processes that were launched together.
 
-    images: list[torch.Tensor]  # [micro, 3, H, H] in [-1, 1]
-    masks: list[torch.Tensor]  # [micro, 1, H, H] in [0, 1]
-    labels: list[torch.Tensor]  # [micro, 25]
-
-
-def train(local_rank: int, config: TrainingConfig) -> None:
-    """Train as `config` says, in a new run folder, as one of the processes that were launched together."""
+    Goes on with the run in `run_dir`, or begins one in a new folder where that is None.
+    """
     trainer = Trainer(config, select_device(config.device, local_rank))  # before there is a folder: it may find mistakes
     leader = distributed.get_rank() == 0
-    run_dir = None
-    if leader:
+    if run_dir is not None:
+        trainer.load_state_dict(load_state(run_dir))
+    elif leader:
         run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
-    log = Logger(run_dir / "log.txt") if leader else contextlib.nullcontext()
-    with log, InterruptFlag() as interrupt:
+    lock = RunLock(run_dir) if leader else contextlib.nullcontext()
+    log = Logger(run_dir / LOG_NAME) if leader else contextlib.nullcontext()
+    with lock, log, InterruptFlag() as interrupt:
         trainer.open(run_dir)
         try:
             trainer.run(interrupt)
         finally:
             trainer.close()
-
-
-class InterruptFlag:
-    """True once Ctrl-C was pressed inside the block; a second press interrupts at once."""
-
-    def __init__(self):
-        self._pressed = False
-
-    def __bool__(self) -> bool:
-        return self._pressed
-
-    def __enter__(self) -> "InterruptFlag":
-        self._previous = signal.signal(signal.SIGINT, self._press)
-        return self
-
-    def __exit__(self, *exc_info: Any) -> None:
-        signal.signal(signal.SIGINT, self._previous)
-
-    def _press(self, *_: Any) -> None:
-        self._pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Trainer:
@@ -103,21 +87,20 @@ class Trainer:
         self.nimg = self.tick_nimg = config.resume_kimg * 1000
         self.batches = 0
         self.ticks = 0
+        self.skipped_steps = 0
+        self.elapsed = self.tick_elapsed = 0.0  # seconds of the run, and of its tick, before this process
         self._set_up_numerics()
         self.dataset = HeadDataset(
             config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat
         )
         self._set_up_networks()
         self._set_up_phases()
-        self.batch_iterator = self._batches()
         self.stats = training_stats.Collector()
         self.real_signs = training_stats.Collector("Loss/signs/real", keep_previous=False)
 
     # Set up
 
     def _set_up_numerics(self) -> None:
-        random.seed(self.config.seed)
-        np.random.seed(self.config.seed)
         torch.manual_seed(self.config.seed)
         torch.backends.cudnn.benchmark = not self.config.nobench
         # Layers are float16 or float32 as configured; TensorFloat-32 would be a third kind.
@@ -130,7 +113,7 @@ class Trainer:
         self.D = construct_class_by_name(**config.discriminator_kwargs(resolution)).train().requires_grad_(False).to(self.device)
         self.G.neural_rendering_resolution = config.neural_rendering_resolution_initial
         self.G_ema = copy.deepcopy(self.G).eval()
-        self.skipped: dict[str, list[str]] = {}
+        self.not_transferred: dict[str, list[str]] = {}
         if config.resume:
             self._transfer()
         for module in (self.G, self.D, self.G_ema):
@@ -147,7 +130,7 @@ class Trainer:
         """Start from the networks of the snapshot to resume from, as far as names and shapes agree."""
         for name in ("G", "D", "G_ema"):
             source = load_network(self.config.resume, name, trust_pickle=self.config.trust_pickle)
-            self.skipped[name] = misc.copy_params_and_buffers(source, getattr(self, name))
+            self.not_transferred[name] = misc.copy_params_and_buffers(source, getattr(self, name))
 
     def _set_up_phases(self) -> None:
         """One phase for each network and loss; a regulariser every few batches is a phase of its own (Karras 2020, appendix B)."""
@@ -167,12 +150,46 @@ class Trainer:
     def open(self, run_dir: Path) -> None:
         """Begin to write in `run_dir`."""
         self.run_dir = run_dir
-        self.start_time = self.tick_time = time.time()
+        self.start_time, self.tick_time = time.time() - self.elapsed, time.time() - self.tick_elapsed
+        self.source = BatchSource(self.dataset, self.config, self.device, self.rank, self.num_shares, self.nimg)
         if self.rank == 0:
             self.grids = Grids(self.dataset, self.G.z_dim, self.device, self.config.seed)
-            self.writer = StatsWriter(run_dir)
+            self.writer = StatsWriter(run_dir, self.nimg)
             self._announce()
             self.grids.save_reals(run_dir)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs; all processes must call it together.
+
+        Random generators and the sampler have no state of their own: they are functions of `nimg` and the seed.
+        """
+        modules = dict(G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe)
+        return dict(
+            options=asdict(self.config),
+            batches=self.batches,
+            ticks=self.ticks,
+            skipped_steps=self.skipped_steps,
+            tick_nimg=self.tick_nimg,
+            elapsed=time.time() - self.start_time,
+            tick_elapsed=time.time() - self.tick_time,
+            modules={name: module.state_dict() for name, module in modules.items() if module is not None},
+            optimizers={phase.name: phase.optimizer.state_dict() for phase in self.phases},
+            stats=self.stats.state_dict(),
+            real_signs=self.real_signs.state_dict(),
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict` of a run with the same options, on any number of processes."""
+        for name in ("nimg", "batches", "ticks", "skipped_steps", "tick_nimg", "elapsed", "tick_elapsed"):
+            setattr(self, name, state[name])
+        for name, tensors in state["modules"].items():
+            getattr(self, name).load_state_dict(tensors)
+        for phase in self.phases:
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+        self.stats.load_state_dict(state["stats"])
+        self.real_signs.load_state_dict(state["real_signs"])
 
     def _announce(self) -> None:
         """Say what is about to be trained, and write the options."""
@@ -184,13 +201,14 @@ class Trainer:
             loss_kwargs=config.loss_kwargs(),
             torch_version=torch.__version__,
         )
-        (self.run_dir / "training_options.json").write_text(json.dumps(options, indent=2) + "\n")
-        print(f"Run folder:  {self.run_dir}")
+        with atomic_path(self.run_dir / OPTIONS_NAME) as temporary:
+            temporary.write_text(json.dumps(options, indent=2) + "\n")
+        print(f"Run folder:  {self.run_dir}" + (f", going on at {self.nimg / 1000:g} kimg" if self.batches else ""))
         print(f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels, mirrored ones and repeats included")
         print(f"Device:      {self.device}, {self.num_shares} process(es), {config.rounds} x {config.micro_batch} samples each per batch")
         for name in ("G", "D"):
             print(f"\n{name}:\n{misc.summarize(getattr(self, name))}")
-        for name, tensors in self.skipped.items():
+        for name, tensors in self.not_transferred.items():
             if tensors:
                 print(f"\n{name}: {len(tensors)} tensors of {config.resume} have no counterpart of their shape here, such as {tensors[0]}")
         print(f"\nTraining to {config.kimg:g} kimg; Ctrl-C finishes the step, saves and stops.\n")
@@ -199,27 +217,28 @@ class Trainer:
 
     def run(self, interrupt: InterruptFlag) -> None:
         """Train until `kimg` are seen or Ctrl-C is pressed; save either way."""
+        end = self.config.kimg * 1000
         stopping = False
-        while not stopping:
+        while self.nimg < end and not stopping:
             target = self._next_tick_end()
             with progress(total=target - self.nimg, unit="img", desc=self._tick_name(), disable=self.rank != 0, leave=False) as bar:
                 while self.nimg < target and not stopping:
                     self.step()
                     bar.update(self.config.batch)
-                    bar.set_postfix_str(self._pace(bar), refresh=False)
+                    if self.rank == 0:
+                        bar.set_postfix_str(self._pace(bar), refresh=False)
                     stopping = distributed.any_rank(bool(interrupt))
-            stopped_early = stopping
-            stopping = stopping or self.nimg >= self.config.kimg * 1000
-            self.tick(save=stopping or self.ticks % self.config.snap == 0)
+            if self.nimg >= target:
+                self.tick()
+            if stopping or self.nimg >= end or (self.ticks - 1) % self.config.snap == 0:
+                self.save()
         if self.rank == 0:
-            why = "Interrupted" if stopped_early else "Finished"
-            print(f"\n{why} at {self.nimg / 1000:.1f} kimg; the last snapshot is {self.snapshot_path}")
+            print(f"\n{'Interrupted' if stopping else 'Finished'} at {self.nimg / 1000:.1f} kimg; the last snapshot is {self.snapshot_path}")
 
     def _next_tick_end(self) -> int:
-        """Images seen when the next tick is due: at once for the first, which shows that all works."""
-        start = self.nimg
+        """Images seen when the next tick is due: after one batch for the first, which shows that all works."""
         length = self.config.tick * 1000 if self.ticks else self.config.batch
-        return int(min(start + length, max(self.config.kimg * 1000, start + 1)))
+        return math.ceil(min(self.tick_nimg + length, self.config.kimg * 1000))
 
     def _tick_name(self) -> str:
         return f"tick {self.ticks}, {self.nimg / 1000:.1f} of {self.config.kimg:g} kimg"
@@ -232,7 +251,7 @@ class Trainer:
 
     def step(self) -> None:
         """One global batch through all phases that are due, then the averaged weights."""
-        batch = next(self.batch_iterator)
+        batch = self.source.next_batch()
         for phase in self.phases:
             if self.batches % phase.interval == 0:
                 self.run_phase(phase, batch)
@@ -250,42 +269,14 @@ class Trainer:
             )
             self.augment_pipe.p.copy_(p)
 
-    def _batches(self) -> Iterator[Batch]:
-        """This process's shares of the global batches, without end."""
-        config = self.config
-        sampler = ShareSampler(
-            len(self.dataset), config.micro_batch, self.rank, self.num_shares, config.seed, start=config.resume_kimg * 1000
-        )
-        loader = torch.utils.data.DataLoader(
-            self.dataset,
-            batch_size=config.micro_batch,
-            sampler=sampler,
-            num_workers=config.workers,
-            pin_memory=self.device.type == "cuda",
-            prefetch_factor=2,
-            persistent_workers=True,
-            worker_init_fn=_ignore_interrupt,
-        )
-        micro_batches = iter(loader)
-        while True:
-            try:
-                images, masks, labels = zip(*(self._to_device(next(micro_batches)) for _ in range(config.rounds)))
-            except UserError as error:  # with the worker's traceback around it
-                raise UserError(str(error).strip().splitlines()[-1].removeprefix("dnnlib.util.UserError: ")) from None
-            yield Batch(list(images), list(masks), list(labels))
-
-    def _to_device(self, items: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        image, mask, label = (tensor.to(self.device, non_blocking=True) for tensor in items)
-        return image.to(torch.float32) / 127.5 - 1, mask.to(torch.float32) / 255, label
-
     def run_phase(self, phase: Phase, batch: Batch) -> None:
         """Gradients of all rounds and processes, averaged, and one step of the optimiser."""
         phase.optimizer.zero_grad(set_to_none=True)
         phase.module.requires_grad_(True)
-        means: list[LatentMeans] = []
+        outcomes: list[Outcome] = []
         for index in range(self.config.rounds):
-            gen_z, gen_c = self._draw_latents(phase, index)
-            result = self.loss.accumulate_gradients(
+            gen_z, gen_c = self.source.draw_latents(phase.name, self.nimg, index, self.G.z_dim)
+            outcome = self.loss.accumulate_gradients(
                 phase=phase.name,
                 real_img=batch.images[index],
                 real_seg=batch.masks[index],
@@ -295,42 +286,37 @@ class Trainer:
                 gain=phase.interval,
                 cur_nimg=self.nimg,
             )
-            if result is not None:
-                means.append(result)
+            outcomes.append(outcome)
         phase.module.requires_grad_(False)
-        self._average(phase, means)
+        self._average(phase, outcomes)
         phase.optimizer.step()
 
-    def _draw_latents(self, phase: Phase, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Seed all generators for the micro-batch number `index` of this process, and draw its latents and cameras."""
-        micro_batch = index * self.num_shares + self.rank
-        rng = np.random.default_rng([self.config.seed, self.nimg, _STREAMS[phase.name], micro_batch])
-        torch.manual_seed(int(rng.integers(2**63)))
-        size = self.config.micro_batch
-        z = rng.standard_normal([size, self.G.z_dim], dtype=np.float32)
-        c = np.stack([self.dataset.label(i) for i in rng.integers(len(self.dataset), size=size)])
-        return self._from_host(z), self._from_host(c)
+    def _average(self, phase: Phase, outcomes: list[Outcome]) -> None:
+        """Mean of gradients and latents over rounds and processes, in one exchange; then the running means of latents.
 
-    def _from_host(self, array: np.ndarray) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        if self.device.type == "cuda":
-            tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
-
-    def _average(self, phase: Phase, means: list[LatentMeans]) -> None:
-        """Mean of gradients and latents over rounds and processes, in one exchange; then the running means of latents."""
+        Where a loss is not finite anywhere, the step is skipped everywhere: its gradients are zeroed, and with a first
+        moment of zero Adam then moves nothing.  No value is read back, so that a GPU never waits.
+        """
         parameters = [p for p in phase.module.parameters() if p.grad is not None]
-        latents = [torch.cat([torch.stack([m.w for m in means]).sum(0), torch.stack([m.shift for m in means]).sum(0)])] if means else []
-        flat = torch.cat([p.grad.flatten() for p in parameters] + latents)
-        flat = distributed.sum_over_ranks(flat) / (self.config.rounds * self.num_shares)
+        bad = torch.stack([~torch.isfinite(outcome.loss) for outcome in outcomes]).sum()
+        parts = [p.grad.flatten() for p in parameters] + [bad.to(torch.float32)[None]]
+        means = [outcome.means for outcome in outcomes if outcome.means is not None]
+        if means:
+            parts += [torch.stack(rows).sum(dim=0) for rows in zip(*means)]  # w, shift
+        flat = distributed.sum_over_ranks(torch.cat(parts)) / (self.config.rounds * self.num_shares)
         flat = flat.nan_to_num(nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT)
-        for parameter, grad in zip(parameters, flat.split([p.numel() for p in parameters] + [t.numel() for t in latents])):
-            parameter.grad = grad.reshape(parameter.shape)
-        if latents:
-            w, shift = flat[-latents[0].numel() :].split([self.G.w_dim, 3])
-            self.G.backbone.mapping.track(w)
+        *gradients, bad, w, shift = flat.split([part.numel() for part in parts] + ([] if means else [0, 0]))
+        skip = bad > 0
+        training_stats.report0("Progress/skipped_steps", skip)
+        for parameter, gradient in zip(parameters, gradients):
+            parameter.grad = gradient.masked_fill(skip, 0).reshape(parameter.shape)
+        if means:
+            self._track(self.G.backbone.mapping, w, skip)
             if self.G.grid_model.self_adaptive_camera:
-                self.G.t_mapping.track(shift)
+                self._track(self.G.t_mapping, shift, skip)
+
+    def _track(self, mapping: torch.nn.Module, mean: torch.Tensor, skip: torch.Tensor) -> None:
+        mapping.track(torch.where(skip, mapping.w_avg, mean))
 
     @torch.no_grad()
     def update_ema(self) -> None:
@@ -344,8 +330,8 @@ class Trainer:
 
     # Ticks
 
-    def tick(self, save: bool) -> None:
-        """A line and a record of how it goes; with `save`, grids and a snapshot."""
+    def tick(self) -> None:
+        """A line and a record of how it goes."""
         now = time.time()
         seconds, images = now - self.tick_time, self.nimg - self.tick_nimg
         training_stats.report0("Progress/tick", self.ticks)
@@ -354,16 +340,39 @@ class Trainer:
         training_stats.report0("Timing/total_sec", now - self.start_time)
         training_stats.report0("Timing/sec_per_tick", seconds)
         training_stats.report0("Timing/sec_per_kimg", seconds / images * 1000)
-        training_stats.report0("Resources/peak_memory_gb", peak_memory_gb(self.device))
+        training_stats.report(f"Throughput/rank{self.rank}_img_per_sec", images / self.num_shares / seconds)
+        training_stats.report("Resources/peak_memory_gb", peak_memory_gb(self.device))
         self.stats.update()
         if self.rank == 0:
-            self.writer.write(self.stats.as_dict(), self.nimg)
             print(self._status())
-            if save:
-                self.grids.save_fakes(self.run_dir, f"fakes{self.nimg // 1000:06d}", self.G_ema, self.config.micro_batch)
-                self._save_networks()
+            with warn_of_write_errors("this tick's record"):
+                self.writer.write(self.stats.as_dict(), self.nimg)
+        self._check_skipped_steps()
         self.ticks += 1
         self.tick_time, self.tick_nimg = time.time(), self.nimg
+
+    def _check_skipped_steps(self) -> None:
+        skipped = round(self.stats["Progress/skipped_steps"] * self.stats.num("Progress/skipped_steps"))
+        if skipped and self.rank == 0:
+            print(f"{skipped} steps of this tick were skipped: their loss was not finite")
+        self.skipped_steps += skipped
+        if self.skipped_steps > SKIPPED_STEPS_LIMIT and self.stats["Progress/skipped_steps"] > 0.5:
+            raise UserError(
+                f"training has broken down: {self.skipped_steps} steps had no finite loss; --resume a snapshot from before, with lower "
+                "--glr and --dlr, more --gamma, or --g_num_fp16_res 0 --sr_num_fp16_res 0 --d_num_fp16_res 0"
+            )
+
+    def save(self) -> None:
+        """Pictures, networks, state; a full disk costs what does not fit, not the run nor what was saved before."""
+        state = self.state_dict()
+        if self.rank != 0:
+            return
+        with warn_of_write_errors("the pictures of this moment"):
+            self.grids.save_fakes(self.run_dir, f"fakes{self.nimg // 1000:06d}", self.G_ema, self.config.micro_batch)
+        with warn_of_write_errors("a snapshot of the networks"):
+            self._save_networks()
+        with warn_of_write_errors("the state of training"):
+            save_state(self.run_dir, self.nimg, state)
 
     def _status(self) -> str:
         stats = self.stats
@@ -396,11 +405,6 @@ class Trainer:
 
     def close(self) -> None:
         """Close files and end the workers of the loader."""
-        self.batch_iterator.close()
+        self.source.close()
         if self.rank == 0:
             self.writer.close()
-
-
-def _ignore_interrupt(_: int) -> None:
-    """Leave Ctrl-C to the training process: the loader's workers must live until the step is done."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -82,7 +82,7 @@ class TriPlaneGenerator(torch.nn.Module):
         self.img_channels = img_channels
         self.rendering_kwargs = EasyDict(rendering_kwargs)
         self.neural_rendering_resolution = DEFAULT_RENDERING_RESOLUTION
-        self.grid_model = model = GridModel.from_kwargs(self.rendering_kwargs)
+        model = self.grid_model
         mapping_kwargs = dict(mapping_kwargs or {})
         channels = trigrid.GRID_CHANNELS
 
@@ -122,6 +122,11 @@ class TriPlaneGenerator(torch.nn.Module):
             # Cameras start where the labels put them; a random shift would be as large as the box.
             last = getattr(self.t_mapping, f"fc{self.t_mapping.num_layers - 1}")
             torch.nn.init.zeros_(last.weight)
+
+    @property
+    def grid_model(self) -> GridModel:
+        """What the network is made of.  Not an attribute: snapshots hold plain values, no classes of this project by name."""
+        return GridModel.from_kwargs(self.rendering_kwargs)
 
     # Labels and latents
 

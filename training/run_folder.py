@@ -1,0 +1,79 @@
+"""The folder of a run: which one to continue, whether its options still fit, and whether somebody is at work in it."""
+
+import fcntl
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from dnnlib import UserError
+from training import checkpoint
+from training.config import TrainingConfig
+
+OPTIONS_NAME = "training_options.json"
+LOG_NAME = "log.txt"
+# What may differ when a run goes on: how long, how it is recorded, and where it computes.
+CHANGEABLE = ("outdir", "kimg", "snap", "desc", "workers", "gpus", "batch_gpu", "device", "nobench", "trust_pickle")
+
+
+def read_options(run_dir: Path) -> dict[str, Any] | None:
+    """The options that a run was started with, or None if the folder does not tell."""
+    try:
+        return json.loads((run_dir / OPTIONS_NAME).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def changed_options(stored: dict[str, Any], config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
+    """Options that are not those of the run and may not change: name -> (stored, given)."""
+    given = json.loads(json.dumps(asdict(config)))  # tuples become lists, as in the file
+    return {
+        name: (stored.get(name), value) for name, value in given.items() if name not in CHANGEABLE and stored.get(name) != value
+    }
+
+
+def check_unchanged(run_dir: Path, stored: dict[str, Any], config: TrainingConfig) -> None:
+    """UserError that lists the options of `config` with which `run_dir` cannot go on."""
+    changes = [f"--{name} was {old}, is {new}" for name, (old, new) in changed_options(stored, config).items()]
+    if changes:
+        raise UserError(f"cannot continue {run_dir} with other options: {'; '.join(changes)}; or --resume a network snapshot")
+
+
+def find_unfinished(config: TrainingConfig) -> Path | None:
+    """The newest run in `config.outdir` of the same options that has not reached its length and that nobody works on."""
+    outdir = Path(config.outdir)
+    for run_dir in sorted(outdir.iterdir(), reverse=True) if outdir.is_dir() else ():
+        states = checkpoint.state_paths(run_dir)
+        stored = read_options(run_dir) if states else None
+        if stored is None or changed_options(stored, config) or is_locked(run_dir):
+            continue
+        if checkpoint.images_seen(states[-1]) < config.kimg * 1000:
+            return run_dir
+    return None
+
+
+class RunLock:
+    """Held by the process that writes in a run folder; goes with it, however it ends.  A lock on the log, which stays."""
+
+    def __init__(self, run_dir: Path):
+        self._file = open(run_dir / LOG_NAME, "a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"another process trains in {run_dir}; wait for it, or stop it") from None
+
+    def __enter__(self) -> "RunLock":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+
+def is_locked(run_dir: Path) -> bool:
+    """Whether some process trains in `run_dir`."""
+    try:
+        with RunLock(run_dir):
+            return False
+    except (UserError, OSError):
+        return True
