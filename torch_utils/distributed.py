@@ -4,9 +4,11 @@ Two groups exist.  Gradients go over NCCL on GPUs and gloo on the CPU; counts, f
 always, so that they never wait for a GPU.
 """
 
+import multiprocessing.connection
 import os
 import signal
 import socket
+import time
 from typing import Any, Callable
 
 import torch
@@ -14,6 +16,8 @@ import torch.distributed as dist
 
 from dnnlib import UserError
 from dnnlib.cli import one_line_errors
+
+GRACE_SECONDS = 10  # that processes get to end by themselves when another has failed
 
 _control_group: Any = None
 
@@ -47,13 +51,56 @@ def launch(function: Callable[..., None], args: tuple, num_processes: int, backe
     elif num_processes == 1:
         function(0, *args)
     else:
-        address = f"tcp://127.0.0.1:{_free_port()}"
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the processes themselves, which end in good order
-        try:
-            torch.multiprocessing.spawn(_spawned, (address, num_processes, backend, function, args), nprocs=num_processes)
-        except torch.multiprocessing.ProcessExitedException as error:
-            # The process that ended has said why; a traceback of the one that waited adds nothing.
-            raise UserError(f"rank {error.error_index} ended early with exit code {error.exit_code}") from None
+        _supervise(f"tcp://127.0.0.1:{_free_port()}", num_processes, backend, function, args)
+
+
+def _supervise(address: str, num_processes: int, backend: str, function: Callable, args: tuple) -> None:
+    """Start the processes and wait for them.  If one fails the others are ended: alone they would wait for it for ever.
+
+    Ctrl-C and SIGTERM are passed on as SIGTERM.
+    """
+    context = torch.multiprocessing.get_context("spawn")
+    workers = [
+        context.Process(target=_spawned, args=(rank, address, num_processes, backend, function, args), name=f"rank {rank}")
+        for rank in range(num_processes)
+    ]
+    for worker in workers:
+        worker.start()
+
+    def end_all(*_: Any) -> None:
+        for worker in workers:
+            worker.terminate()
+
+    previous = {number: signal.signal(number, end_all) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        running = list(workers)
+        while running:
+            multiprocessing.connection.wait([worker.sentinel for worker in running])
+            # One that was killed takes others with it; it is the one to name.
+            ended = sorted((worker for worker in running if not worker.is_alive()), key=lambda worker: worker.exitcode)
+            running = [worker for worker in running if worker.is_alive()]
+            if ended and ended[0].exitcode != 0:
+                _end(running)
+                raise UserError(f"{ended[0].name} {_how_it_ended(ended[0].exitcode)}; the other processes were stopped")
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _end(workers: list[Any]) -> None:
+    """End processes that wait for one that is gone: kindly, then not."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for worker in workers:
+        worker.join(max(deadline - time.monotonic(), 0))
+        if worker.is_alive():
+            worker.kill()
+            worker.join()
+
+
+def _how_it_ended(exitcode: int) -> str:
+    return f"ended with exit code {exitcode}" if exitcode > 0 else f"was killed by {signal.Signals(-exitcode).name}"
 
 
 @one_line_errors

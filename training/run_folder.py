@@ -43,11 +43,11 @@ def find_unfinished(config: TrainingConfig) -> Path | None:
     """The newest run in `config.outdir` of the same options that has not reached its length and that nobody works on."""
     outdir = Path(config.outdir)
     for run_dir in sorted(outdir.iterdir(), reverse=True) if outdir.is_dir() else ():
-        states = checkpoint.state_paths(run_dir)
-        stored = read_options(run_dir) if states else None
+        stored = read_options(run_dir)
         if stored is None or changed_options(stored, config) or is_locked(run_dir):
             continue
-        if checkpoint.images_seen(states[-1]) < config.kimg * 1000:
+        states = checkpoint.state_paths(run_dir)  # none if it was killed early: it begins anew in its place
+        if not states or checkpoint.images_seen(states[-1]) < config.kimg * 1000:
             return run_dir
     return None
 

@@ -31,7 +31,7 @@ from torch_utils import distributed, misc, training_stats
 from torch_utils.device import peak_memory_gb, select_device
 from training.augment import AugmentPipe, adjusted_p
 from training.batches import Batch, BatchSource
-from training.checkpoint import load_state, save_snapshot, save_state
+from training.checkpoint import load_state, save_snapshot, save_state, state_paths
 from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
 from training.dataset import HeadDataset
 from training.loading import load_network
@@ -61,9 +61,9 @@ def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None) 
     """
     trainer = Trainer(config, select_device(config.device, local_rank))  # before there is a folder: it may find mistakes
     leader = distributed.get_rank() == 0
-    if run_dir is not None:
+    if run_dir is not None and state_paths(run_dir):
         trainer.load_state_dict(load_state(run_dir))
-    elif leader:
+    elif run_dir is None and leader:
         run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
     lock = RunLock(run_dir) if leader else contextlib.nullcontext()

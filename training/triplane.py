@@ -30,7 +30,9 @@ class Face(NamedTuple):
 
 @persistence.persistent_class
 class OSGDecoder(torch.nn.Module):
-    """A point's features [N, M, n_features] -> density [N, M, 1] before softplus, and colour features [N, M, out]."""
+    """A point's features to its density and colour."""
+
+    activation = "sigmoid"  # EG3D's snapshots hold an object of this class by its name, without this attribute
 
     def __init__(self, n_features, options):
         super().__init__()
@@ -42,7 +44,8 @@ class OSGDecoder(torch.nn.Module):
             FullyConnectedLayer(hidden, 1 + options["decoder_output_dim"], lr_multiplier=lr_multiplier),
         )
 
-    def forward(self, features):
+    def decode(self, features):
+        """Features [N, M, n_features] -> density [N, M, 1] before softplus, and colour features [N, M, out]."""
         batch, points, channels = features.shape
         out = self.net(features.reshape(batch * points, channels)).reshape(batch, points, -1)
         sigma, rgb = out[..., :1], out[..., 1:]
@@ -51,6 +54,11 @@ class OSGDecoder(torch.nn.Module):
         elif self.activation == "lrelu":
             rgb = torch.nn.functional.leaky_relu(rgb, 0.2) * 2**0.5
         return sigma, rgb
+
+    def forward(self, sampled_features, ray_directions):
+        """`decode` for the text inside published snapshots: features [N, planes, M, n_features], of which it takes the mean."""
+        sigma, rgb = self.decode(sampled_features.mean(1))
+        return dict(sigma=sigma, rgb=rgb)
 
 
 @persistence.persistent_class
@@ -168,7 +176,7 @@ class TriPlaneGenerator(torch.nn.Module):
     def query(self, grids, points, density_noise=0):
         """Density [N, M, 1] before softplus and features [N, M, 32] at points [N, M, 3] in world units."""
         box_warp = self.rendering_kwargs.box_warp
-        sigma, rgb = self.decoder(trigrid.sample_grids(grids, points, box_warp, flat=self.grid_model.flat))
+        sigma, rgb = self.decoder.decode(trigrid.sample_grids(grids, points, box_warp, flat=self.grid_model.flat))
         return renderer.add_density_noise(sigma, density_noise), rgb
 
     def march(self, grids, c, resolution, density_noise=0) -> March:

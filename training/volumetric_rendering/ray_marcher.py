@@ -1,9 +1,11 @@
 """Volume rendering by quadrature at the mid-points between samples (Max 1995; EG3D, section 3.3)."""
 
-from typing import NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 import torch
 import torch.nn.functional as F
+
+from training.config import is_eg3d
 
 
 class March(NamedTuple):
@@ -42,3 +44,20 @@ def march_rays(
     if white_back:
         composed = composed + 1 - opacity
     return March(composed, depth, opacity, weights)
+
+
+# For the text inside published snapshots
+
+
+def scaled_colours(features: torch.Tensor, rendering_options: Mapping[str, Any]) -> torch.Tensor:
+    """Composited colours [..., C] as the published marcher gives them: EG3D's maps [0, 1] to [-1, 1], PanoHead's does not."""
+    return features * 2 - 1 if is_eg3d(rendering_options) else features
+
+
+class MipRayMarcher2(torch.nn.Module):
+    """`march_rays` as published code calls it.  EG3D's snapshots hold an object of this class by its name."""
+
+    def forward(self, colors, densities, depths, rendering_options):
+        """[N, R, S, C], [N, R, S, 1] and [N, R, S, 1] -> colours [N, R, C], depth [N, R, 1], weights [N, R, S - 1, 1]."""
+        seen = march_rays(colors, densities, depths, rendering_options.get("white_back", False))
+        return scaled_colours(seen.features, rendering_options), seen.depth, seen.weights

@@ -34,3 +34,11 @@ def box_limits(
     start = torch.minimum(low, high).amax(dim=-1, keepdim=True).clamp(min=0)
     end = torch.maximum(low, high).amin(dim=-1, keepdim=True)
     return start, end, start < end
+
+
+class RaySampler(torch.nn.Module):
+    """`sample_rays` for the text inside published snapshots, which hold an object of this class by its name."""
+
+    def forward(self, cam2world_matrix, intrinsics, resolution):
+        """[N, 4, 4], [N, 3, 3] and pixels -> origins and directions [N, resolution², 3]."""
+        return sample_rays(cam2world_matrix, intrinsics, resolution)

@@ -4,10 +4,10 @@ from typing import Callable
 
 import torch
 
-from training.config import RenderingSettings
+from training.config import RenderingSettings, is_eg3d
 
-from . import ray_sampler, sampling
-from .ray_marcher import March, march_rays, march_weights
+from . import ray_sampler, sampling, trigrid
+from .ray_marcher import March, march_rays, march_weights, scaled_colours
 
 # Points [N, M, 3] -> densities [N, M, 1] (before softplus) and features [N, M, C].
 Field = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
@@ -82,3 +82,38 @@ def cut_density(densities: torch.Tensor, points: torch.Tensor, settings: Renderi
     limit = settings.box_warp / 2 - settings.cut_margin
     outside = (points[..., (0, 2)].abs() > limit).any(dim=-1, keepdim=True)
     return densities.masked_fill(outside, _EMPTY)
+
+
+class ImportanceRenderer(torch.nn.Module):
+    """`render_rays` for the text inside published snapshots.  EG3D's hold an object of this class by its name.
+
+    `planes` [N, 3, C·D, H, W] are a backbone's output; `decoder` takes features [N, planes, M, C] and directions
+    [N, M, 3] and returns a dictionary with `sigma` [N, M, 1] and `rgb` [N, M, C]; options are `rendering_kwargs`.
+    """
+
+    def forward(self, planes, decoder, ray_origins, ray_directions, rendering_options):
+        """Rays [N, R, 3] -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1]."""
+        grids = self._grids(planes, rendering_options)
+
+        def field(points):
+            directions = ray_directions.repeat_interleave(points.shape[1] // ray_directions.shape[1], dim=1)
+            out = self._look_up(grids, decoder, points, directions, rendering_options)
+            return out["sigma"], out["rgb"]
+
+        settings = RenderingSettings.from_kwargs(rendering_options)
+        seen = render_rays(field, ray_origins, ray_directions, settings, rendering_options.get("density_noise", 0))
+        return scaled_colours(seen.features, rendering_options), seen.depth, seen.opacity
+
+    def run_model(self, planes, decoder, sample_coordinates, sample_directions, options):
+        """What `decoder` says of points [N, M, 3] in world units, with the density noise of the options."""
+        out = self._look_up(self._grids(planes, options), decoder, sample_coordinates, sample_directions, options)
+        return dict(out, sigma=add_density_noise(out["sigma"], options.get("density_noise", 0)))
+
+    @staticmethod
+    def _grids(planes, options):
+        return trigrid.split_planes(planes.flatten(1, -3), options.get("triplane_depth", 1))
+
+    @staticmethod
+    def _look_up(grids, decoder, points, directions, options):
+        features = trigrid.sample_grids(grids, points, options["box_warp"], flat=is_eg3d(options))
+        return decoder(features[:, None], directions)  # decoders take the mean over planes, which this is already
