@@ -51,7 +51,7 @@ def launch(function: Callable[..., None], args: tuple, num_processes: int, backe
     elif num_processes == 1:
         function(0, *args)
     else:
-        _supervise(f"tcp://127.0.0.1:{_free_port()}", num_processes, backend, function, args)
+        _supervise(f"tcp://127.0.0.1:{free_port()}", num_processes, backend, function, args)
 
 
 def _supervise(address: str, num_processes: int, backend: str, function: Callable, args: tuple) -> None:
@@ -126,7 +126,8 @@ def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str
         dist.destroy_process_group()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on at the moment."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

@@ -46,7 +46,12 @@ def images_seen(state_path: Path) -> int:
 def save_state(run_dir: Path, nimg: int, state: dict[str, Any]) -> None:
     """Write ``training-state-NIMG.pt``, whole, and remove all but the last `KEPT_STATES`."""
     with atomic_path(run_dir / f"training-state-{nimg:09d}.pt") as temporary, open(temporary, "wb") as file:
-        torch.save(dict(state, version=_STATE_VERSION, nimg=nimg), file)
+        try:
+            torch.save(dict(state, version=_STATE_VERSION, nimg=nimg), file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # the disk's own error, which torch's writer trips over
+                raise error.__context__ from None
+            raise
     for old in state_paths(run_dir)[:-KEPT_STATES]:
         old.unlink()
 
