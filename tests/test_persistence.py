@@ -12,11 +12,13 @@ import torch
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
 from fill import fill
-from torch_utils import persistence
+from torch_utils import module_sources, persistence
 from training.networks_stylegan2 import FullyConnectedLayer, Generator
 
 KWARGS = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
 FRONT = torch.tensor([[1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2647, 0, 0.5, 0, 4.2647, 0.5, 0, 0, 1]])
+
+PUBLISHED = dict(module_name=None, sources=None)
 
 
 class Stored:
@@ -30,7 +32,7 @@ class Stored:
 
 
 def meta_of(obj, **changes):
-    """What is stored of a persistent object; a change to None leaves the entry out."""
+    """What is stored of a persistent object; a change to None leaves the entry out.  `PUBLISHED` snapshots lack two."""
     meta = dict(obj.__reduce__()[1][0], **changes)
     return {key: content for key, content in meta.items() if content is not None}
 
@@ -51,10 +53,10 @@ def layer():
 
 @pytest.fixture
 def no_execution(monkeypatch):
-    def refuse(source):
+    def refuse(name, sources):
         raise AssertionError("a module's text was executed")
 
-    monkeypatch.setattr(persistence, "_executed_module", refuse)
+    monkeypatch.setattr(module_sources, "load", refuse)
 
 
 def pictures(G):
@@ -75,13 +77,13 @@ def test_copies_make_the_same_pictures_without_running_text(generator, no_execut
 
 
 def test_published_networks_have_no_module_name(layer, no_execution):
-    assert type(through_pickle(Stored(meta_of(layer, module_name=None)))) is FullyConnectedLayer
+    assert type(through_pickle(Stored(meta_of(layer, **PUBLISHED)))) is FullyConnectedLayer
 
 
 def test_changed_text_is_run(layer):
     source = sys.modules[FullyConnectedLayer.__module__].__file__
     changed = Path(source).read_text().replace("self.bias_gain = lr_multiplier", "self.bias_gain = 0")
-    twin = through_pickle(Stored(meta_of(layer, module_src=changed, module_name=None)))
+    twin = through_pickle(Stored(meta_of(layer, module_src=changed, **PUBLISHED)))
     assert type(twin) is not FullyConnectedLayer and type(twin).__name__ == "FullyConnectedLayer"
     x = torch.ones(2, 3)
     assert torch.equal(twin(x), layer(x))  # the state is the stored one,
@@ -93,11 +95,11 @@ def test_changed_text_is_run(layer):
 def test_text_runs_once_and_a_failing_one_leaves_no_module(layer):
     text = "from torch_utils import persistence\nimport torch\ncount = []\n"
     text += "@persistence.persistent_class\nclass FullyConnectedLayer(torch.nn.Module):\n    token = object()\n"
-    first, second = (through_pickle(Stored(meta_of(layer, module_src=text))) for _ in range(2))
+    first, second = (through_pickle(Stored(meta_of(layer, module_src=text, **PUBLISHED))) for _ in range(2))
     assert type(first) is type(second) and first.token is second.token
     modules = set(sys.modules)
     with pytest.raises(ZeroDivisionError):
-        through_pickle(Stored(meta_of(layer, module_src="1 / 0")))
+        through_pickle(Stored(meta_of(layer, module_src="1 / 0", **PUBLISHED)))
     assert set(sys.modules) == modules
 
 

@@ -38,7 +38,7 @@ def test_decoder_activations(activation):
     plain = OSGDecoder(4, dict(decoder_lr_mul=1, decoder_output_dim=3, decoder_activation="none"))
     plain.load_state_dict(decoder.state_dict())
     features = 20 * torch.randn([2, 50, 4])
-    (sigma, rgb), (plain_sigma, plain_rgb) = decoder(features), plain(features)
+    (sigma, rgb), (plain_sigma, plain_rgb) = decoder.decode(features), plain.decode(features)
     assert torch.equal(sigma, plain_sigma)
     expected = dict(
         sigmoid=torch.sigmoid(plain_rgb) * 1.002 - 0.001,

@@ -1,8 +1,12 @@
 """Checks and copies for modules and tensors."""
 
+import contextlib
+import functools
 import itertools
-from typing import Iterator, Sequence
+import warnings
+from typing import Any, Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 
@@ -44,3 +48,40 @@ def summarize(module: torch.nn.Module) -> str:
         rows.append((name, *(f"{sum(t.numel() for t in kind):,}" for kind in (child.parameters(), child.buffers()))))
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(f"{name:<{widths[0]}}  {params:>{widths[1]}}  {buffers:>{widths[2]}}" for name, params, buffers in rows)
+
+
+# For the text inside published snapshots
+
+
+def profiled_function(function: Callable) -> Callable:
+    """Decorator: torch's profiler shows calls of `function` under its name."""
+
+    @functools.wraps(function)
+    def profiled(*args, **kwargs):
+        with torch.autograd.profiler.record_function(function.__name__):
+            return function(*args, **kwargs)
+
+    return profiled
+
+
+@contextlib.contextmanager
+def suppress_tracer_warnings() -> Iterator[None]:
+    """Inside, torch.jit.trace does not warn of what it cannot follow."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
+        yield
+
+
+def constant(
+    value: Any,
+    shape: Sequence[int] | None = None,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> torch.Tensor:
+    """A new tensor of the number or numbers `value`, repeated to fill `shape` where one is given.
+
+    It has torch's default type and is on the CPU unless `dtype` and `device` are given.
+    """
+    tensor = torch.as_tensor(np.asarray(value), dtype=dtype or torch.get_default_dtype(), device=device or "cpu")
+    return tensor.expand(tensor.shape if shape is None else tuple(shape)).clone(memory_format=memory_format)

@@ -26,6 +26,7 @@ from training.augment import AugmentPipe
 from training.dual_discriminator import DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2
 from training.networks_stylegan2 import Generator
 from training.triplane import TriPlaneGenerator
+from training.volumetric_rendering import renderer
 
 NETWORKS = ("G", "D", "G_ema")
 _CLASSES = (TriPlaneGenerator, Generator, DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2, AugmentPipe)
@@ -163,6 +164,7 @@ def _rebuild(item: Any) -> Any:
     if known is None:
         digest = f" (source {hashlib.sha256(stored.source.encode()).hexdigest()[:12]})" if stored.source else ""
         raise ValueError(f"its class {stored.class_name[:100]!r}{digest} is not known here; {_ADVICE}")
+    _check_renderer(stored)
     tensors = inert_pickle.value(_tensors(item))
     args, kwargs = inert_pickle.value((stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})))
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
@@ -175,6 +177,15 @@ def _rebuild(item: Any) -> Any:
         if name in stored.state and hasattr(network, name):
             _set_attribute(network, name, inert_pickle.value(stored.state[name]))
     return network
+
+
+def _check_renderer(stored: _Stored) -> None:
+    """ValueError if the renderer that published generators hold does what this project's does not."""
+    modules = stored.state.get("_modules")
+    record = modules.get("renderer") if isinstance(modules, dict) else None
+    axes = None if record is None else inert_pickle.value(_stored(record).state.get("plane_axes"))
+    if isinstance(axes, torch.Tensor):
+        renderer.check_plane_axes(axes)
 
 
 def _tensors(record: Record) -> dict[str, Record]:

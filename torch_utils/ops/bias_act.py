@@ -36,10 +36,12 @@ def bias_act(
     alpha: float | None = None,
     gain: float | None = None,
     clamp: float | None = None,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Add bias `b` [C] along axis `dim` of `x`, apply `act`, multiply by `gain`, clamp to ±`clamp`.
 
     `act` names an entry of `activation_funcs`, whose defaults stand in for `alpha` and `gain` where they are None.
+    `impl` is what published code passes to choose an implementation; there is one.
     """
     activation = activation_funcs[act]
     if b is not None:

@@ -13,8 +13,11 @@ _BILINEAR, _ZEROS = 0, 0  # the codes of mode and padding in aten's backward
 def grid_sample(input: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
     """Pictures `input` [N, C, H, W] at `grid` [N, h, w, 2] (x, y in [-1, 1]) -> [N, C, h, w].
 
-    Bilinear, zeros outside, align_corners False.  Gradients of any order to `input`; none to `grid`.
+    Bilinear, zeros outside, align_corners False.  Gradients of any order to `input`; none to `grid`.  Volumes
+    [N, C, D, H, W] at [N, d, h, w, 3], which the text inside published snapshots may pass, get PyTorch's own look-up.
     """
+    if input.ndim == 5:
+        return F.grid_sample(input, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     return _Lookup.apply(input, grid)
 
 

@@ -60,12 +60,13 @@ def upfirdn2d(
     padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Pictures [N, C, H, W] -> zeros between pixels (`up`), `padding`, convolution with `f`, every `down`-th pixel.
 
     `f` comes from `setup_filter`; None stands for no filter.  Padding is in up-sampled pixels, one number, (x, y) or
     (x0, x1, y0, y1), and crops where negative.  `flip_filter` makes the convolution a correlation.  Differentiable
-    any number of times.
+    any number of times.  Here and below, `impl` is what published code passes to choose an implementation; there is one.
     """
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
     x0, x1, y0, y1 = parse_padding(padding)
@@ -88,7 +89,12 @@ def upfirdn2d(
 
 
 def filter2d(
-    x: torch.Tensor, f: torch.Tensor | None, padding: int | Sequence[int] = 0, flip_filter: bool = False, gain: float = 1.0
+    x: torch.Tensor,
+    f: torch.Tensor | None,
+    padding: int | Sequence[int] = 0,
+    flip_filter: bool = False,
+    gain: float = 1.0,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Filter pictures [N, C, H, W] with `f`; they keep their size, `padding` adds to that."""
     width, height = filter_size(f)
@@ -104,6 +110,7 @@ def upsample2d(
     padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Pictures `up` times as large, brightness kept; `padding` (in pixels of the result) adds to that."""
     (up_x, up_y), (width, height) = _pair(up), filter_size(f)
@@ -124,6 +131,7 @@ def downsample2d(
     padding: int | Sequence[int] = 0,
     flip_filter: bool = False,
     gain: float = 1.0,
+    impl: str = "auto",
 ) -> torch.Tensor:
     """Pictures smaller by the factor `down`; `padding` (in pixels of the input) adds to that."""
     (down_x, down_y), (width, height) = _pair(down), filter_size(f)

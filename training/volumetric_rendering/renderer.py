@@ -84,12 +84,28 @@ def cut_density(densities: torch.Tensor, points: torch.Tensor, settings: Renderi
     return densities.masked_fill(outside, _EMPTY)
 
 
+# For the text inside published snapshots
+
+
+def check_plane_axes(plane_axes: torch.Tensor | None) -> None:
+    """ValueError if the axes [3, 3, 3] that a published renderer holds are those that later code of EG3D gave its planes.
+
+    That code mended the third plane, from (z, x) to (z, y); networks trained with it need the mended lookup.
+    """
+    if plane_axes is not None and plane_axes.shape == (3, 3, 3) and plane_axes[2].argmax(dim=1).tolist() == [2, 1, 0]:
+        raise ValueError("its planes are those of later EG3D code, with (z, y) as the third; here the third is (z, x)")
+
+
 class ImportanceRenderer(torch.nn.Module):
     """`render_rays` for the text inside published snapshots.  EG3D's hold an object of this class by its name.
 
     `planes` [N, 3, C·D, H, W] are a backbone's output; `decoder` takes features [N, planes, M, C] and directions
     [N, M, 3] and returns a dictionary with `sigma` [N, M, 1] and `rgb` [N, M, C]; options are `rendering_kwargs`.
     """
+
+    def __setstate__(self, state):
+        check_plane_axes(state.get("plane_axes"))
+        super().__setstate__(state)
 
     def forward(self, planes, decoder, ray_origins, ray_directions, rendering_options):
         """Rays [N, R, 3] -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1]."""

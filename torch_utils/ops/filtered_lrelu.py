@@ -1,0 +1,36 @@
+"""Bias, up-sampling, leaky ReLU and down-sampling in one call (Karras 2021, StyleGAN3, section 3.2).
+
+No network here has such layers; the text inside published snapshots imports the name.
+"""
+
+import math
+from typing import Sequence
+
+import torch
+
+from .bias_act import bias_act
+from .upfirdn2d import upfirdn2d
+
+
+def filtered_lrelu(
+    x: torch.Tensor,
+    fu: torch.Tensor | None = None,
+    fd: torch.Tensor | None = None,
+    b: torch.Tensor | None = None,
+    up: int = 1,
+    down: int = 1,
+    padding: int | Sequence[int] = 0,
+    gain: float = math.sqrt(2),
+    slope: float = 0.2,
+    clamp: float | None = None,
+    flip_filter: bool = False,
+    impl: str = "auto",
+) -> torch.Tensor:
+    """Add `b` [C] to pictures `x` [N, C, H, W], up-sample by `up` with `fu`, leaky ReLU, down-sample by `down` with `fd`.
+
+    `padding` is in up-sampled pixels, before the activation.  `gain` multiplies and `clamp` limits what comes out of the
+    activation, whose slope under 0 is `slope`.  `impl` as in `upfirdn2d`.
+    """
+    x = upfirdn2d(bias_act(x, b), fu, up=up, padding=padding, flip_filter=flip_filter, gain=up**2)
+    x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)
+    return upfirdn2d(x, fd, down=down, flip_filter=flip_filter)
