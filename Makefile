@@ -28,7 +28,6 @@ endif
 ifndef SEG
 	$(error Say where the masks are: make demo IMG=DIR_OR_ZIP SEG=DIR_OR_ZIP)
 endif
-	rm -f $(OUT)/img.zip $(OUT)/seg.zip
 	$(BIN)/python dataset_tool_seg.py --img_source "$(IMG)" --seg_source "$(SEG)" \
 	  --img_dest $(OUT)/img.zip --seg_dest $(OUT)/seg.zip --resolution 128x128
 	$(BIN)/python train.py --outdir $(OUT)/runs --img_data $(OUT)/img.zip --seg_data $(OUT)/seg.zip \

@@ -59,11 +59,11 @@ def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None) 
 
     Goes on with the run in `run_dir`, or begins one in a new folder where that is None.
     """
-    trainer = Trainer(config, select_device(config.device, local_rank))  # before there is a folder: it may find mistakes
+    state = load_state(run_dir) if run_dir is not None and state_paths(run_dir) else None
+    # Before there is a folder, since it may find mistakes.
+    trainer = Trainer(config, select_device(config.device, local_rank), state)
     leader = distributed.get_rank() == 0
-    if run_dir is not None and state_paths(run_dir):
-        trainer.load_state_dict(load_state(run_dir))
-    elif run_dir is None and leader:
+    if run_dir is None and leader:
         run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
     lock = RunLock(run_dir) if leader else contextlib.nullcontext()
@@ -77,9 +77,12 @@ def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None) 
 
 
 class Trainer:
-    """Networks, optimisers, data and counters of a run, and the steps that use them."""
+    """Networks, optimisers, data and counters of a run, and the steps that use them.
 
-    def __init__(self, config: TrainingConfig, device: torch.device):
+    It begins where `config` says, or goes on from `state`, a `state_dict` of a run with the same options.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device, state: dict[str, Any] | None = None):
         self.config = config
         self.device = device
         self.rank = distributed.get_rank()
@@ -97,6 +100,13 @@ class Trainer:
         self._set_up_phases()
         self.stats = training_stats.Collector()
         self.real_signs = training_stats.Collector("Loss/signs/real", keep_previous=False)
+        self.not_transferred: dict[str, list[str]] = {}
+        if state is not None:
+            self._load_state_dict(state)
+        elif config.resume:
+            self._transfer()
+        for module in (self.G, self.D, self.G_ema):
+            distributed.broadcast_module(module)
 
     # Set up
 
@@ -113,11 +123,6 @@ class Trainer:
         self.D = construct_class_by_name(**config.discriminator_kwargs(resolution)).train().requires_grad_(False).to(self.device)
         self.G.neural_rendering_resolution = config.neural_rendering_resolution_initial
         self.G_ema = copy.deepcopy(self.G).eval()
-        self.not_transferred: dict[str, list[str]] = {}
-        if config.resume:
-            self._transfer()
-        for module in (self.G, self.D, self.G_ema):
-            distributed.broadcast_module(module)
         self.augment_pipe = None
         if config.aug != "noaug":
             self.augment_pipe = AugmentPipe().train().requires_grad_(False).to(self.device)
@@ -175,19 +180,18 @@ class Trainer:
             elapsed=time.time() - self.start_time,
             tick_elapsed=time.time() - self.tick_time,
             modules={name: module.state_dict() for name, module in modules.items() if module is not None},
-            optimizers={phase.name: phase.optimizer.state_dict() for phase in self.phases},
+            optimizers={phase.name[0]: phase.optimizer.state_dict() for phase in self.phases},  # one for each network
             stats=self.stats.state_dict(),
             real_signs=self.real_signs.state_dict(),
         )
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict` of a run with the same options, on any number of processes."""
+    def _load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("nimg", "batches", "ticks", "skipped_steps", "tick_nimg", "elapsed", "tick_elapsed"):
             setattr(self, name, state[name])
         for name, tensors in state["modules"].items():
             getattr(self, name).load_state_dict(tensors)
         for phase in self.phases:
-            phase.optimizer.load_state_dict(state["optimizers"][phase.name])
+            phase.optimizer.load_state_dict(state["optimizers"][phase.name[0]])
         self.stats.load_state_dict(state["stats"])
         self.real_signs.load_state_dict(state["real_signs"])
 
