@@ -3,12 +3,12 @@
 Nothing is built here; constructors get the dictionaries that this module makes, `class_name` included.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Mapping
 
 from camera_utils import LABEL_DIM
 from dnnlib import UserError
+from training import config_checks
 from training.superresolution import LAYOUTS
 
 ACTIVATIONS = ("sigmoid", "lrelu", "none")  # of the decoder's colours
@@ -257,9 +257,7 @@ class TrainingConfig:
     sr_first_stopband: float = 2**2.1
 
     def __post_init__(self):
-        _check_effects(self)
-        _check_batch(self)
-        _check_sizes(self)
+        config_checks.check(self)
 
     @property
     def micro_batch(self) -> int:
@@ -270,6 +268,13 @@ class TrainingConfig:
     def rounds(self) -> int:
         """Micro-batches of one process in a batch."""
         return self.batch // (self.gpus * self.micro_batch)
+
+    @property
+    def ray_limits(self) -> tuple[float, float]:
+        """Nearest and farthest depth of the rays, world units."""
+        scene = SCENES[self.cfg]
+        start = scene["ray_start"] if self.ray_start is None else self.ray_start
+        return start, scene["ray_end"] if self.ray_end is None else self.ray_end
 
     @property
     def ema_kimg(self) -> float:
@@ -391,63 +396,3 @@ class TrainingConfig:
         if name not in fitting:
             raise UserError(f"--sr-module {name} does not make {img_resolution} pixels, the size of the data; choose {' or '.join(fitting)}")
         return name
-
-
-# Options that act only under a condition: name, whether they act, and what to do.  Refused when given a value of their own.
-_CONDITIONS = (
-    ("p", lambda c: c.aug == "fixed", "it is the strength of --aug fixed"),
-    ("target", lambda c: c.aug == "ada", "it is the target of --aug ada"),
-    ("resume_kimg", lambda c: c.resume is not None, "it counts what --resume has seen"),
-    ("resume_blur", lambda c: c.resume is not None, "it is about --resume"),
-    ("gpc_reg_prob", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
-    ("gpc_reg_fade_kimg", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
-    ("bcg_reg_prob", lambda c: c.use_background, "it needs --use_background true"),
-    ("density_reg_every", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
-    ("density_reg_p_dist", lambda c: c.density_reg > 0 and c.reg_type == "l1", "it needs --reg_type l1 and --density_reg over 0"),
-    ("reg_type", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
-    ("seg_resolution", lambda c: c.disc_module == "MaskDualDiscriminator", "only MaskDualDiscriminator has a branch for masks"),
-    (
-        "neural_rendering_resolution_fade_kimg",
-        lambda c: c.neural_rendering_resolution_final is not None,
-        "it needs --neural_rendering_resolution_final",
-    ),
-    ("c_noise", lambda c: False, "the family offers it and does nothing with it; --disc_c_noise acts on the discriminator's labels"),
-    ("sr_first_cutoff", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
-    ("sr_first_stopband", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
-    ("cond", lambda c: False, "without camera labels there is nothing to render pictures with"),
-    ("seg_channels", lambda c: False, "masks here have one channel"),
-)
-
-
-def _check_effects(config: TrainingConfig) -> None:
-    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
-    for name, acts, reason in _CONDITIONS:
-        if getattr(config, name) != defaults[name] and not acts(config):
-            raise UserError(f"--{name} {getattr(config, name)} would have no effect: {reason}")
-    if config.reg_type in ("l1-alt", "total-variation"):
-        raise UserError(f"--reg_type {config.reg_type} is offered by the family and does nothing there; use l1, monotonic-detach or monotonic-fixed")
-
-
-def _check_batch(config: TrainingConfig) -> None:
-    if config.batch % config.gpus:
-        raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus}")
-    if config.batch % (config.gpus * config.micro_batch):
-        raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus} times --batch-gpu {config.micro_batch}")
-    if config.micro_batch % min(config.mbstd_group, config.micro_batch):
-        raise UserError(f"--mbstd-group {config.mbstd_group} must divide the batch of a GPU, {config.micro_batch}")
-    if config.disc_c_noise > 0 and config.micro_batch < 2:
-        raise UserError("--disc_c_noise is in deviations of the labels of a GPU's batch, which needs --batch-gpu 2 or more")
-
-
-def _check_sizes(config: TrainingConfig) -> None:
-    for name in ("triplane_size", "seg_resolution"):
-        value = getattr(config, name)
-        if value < 4 or not math.log2(value).is_integer():
-            raise UserError(f"--{name} {value} must be a power of two, at least 4")
-    scene = dict(SCENES[config.cfg])
-    start = scene["ray_start"] if config.ray_start is None else config.ray_start
-    end = scene["ray_end"] if config.ray_end is None else config.ray_end
-    if not 0 <= start < end:
-        raise UserError(f"--ray_start {start:g} must be at least 0 and less than --ray_end {end:g}")
-    if config.min_yaw > config.max_yaw:
-        raise UserError(f"--min_yaw {config.min_yaw:g} is over --max_yaw {config.max_yaw:g}")
