@@ -37,7 +37,8 @@ def unpack_label(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def flip_label(label: torch.Tensor) -> torch.Tensor:
     """The label of the mirrored picture, as a new tensor [..., 25]; flipping twice gives the label back."""
     flipped = label.clone()
-    flipped[..., MIRRORED_ENTRIES] *= -1
+    for entry in MIRRORED_ENTRIES:  # one by one: a list of them would be an index that a GPU waits for
+        flipped[..., entry].neg_()
     return flipped
 
 

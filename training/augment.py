@@ -2,6 +2,7 @@
 
 The picture, the raw picture and the mask of a sample are augmented together: its geometry is drawn once, in normalised
 coordinates, and applied to each at its own resolution; its colours change in both pictures and leave the mask alone.
+Where the sample is mirrored, so is its camera label.
 
 Two things differ from the paper.  Flips, quarter turns and whole-pixel shifts are look-ups of their own, so that they move
 pixels without filtering them.  And what comes in from outside the frame is mirrored at the frame's edge in the
@@ -13,6 +14,7 @@ from typing import Mapping, NamedTuple
 
 import torch
 
+from camera_utils import flip_label
 from torch_utils import persistence
 from torch_utils.ops import grid_sample_gradfix, upfirdn2d
 
@@ -67,6 +69,11 @@ class Affine(NamedTuple):
         """A mask [N, 1, 1, 1] of the samples for which this is not the identity."""
         eye = torch.eye(self.matrix.shape[-1], device=self.matrix.device)
         return ((self.matrix != eye).any(dim=2) | (self.offset != 0)).any(dim=1)[:, None, None, None]
+
+    def mirrors(self) -> torch.Tensor:
+        """A mask [N, 1] of the samples whose orientation this reverses; of maps of the plane."""
+        (a, b), (c, d) = (row.unbind(dim=-1) for row in self.matrix.unbind(dim=-2))
+        return (a * d < b * c)[:, None]
 
 
 def move_pixels(x: torch.Tensor, source: Affine) -> torch.Tensor:
@@ -127,16 +134,19 @@ class AugmentPipe(torch.nn.Module):
     `scale`, `rotate`, `aniso`, `xfrac` (any shift); `brightness`, `contrast`, `lumaflip`, `hue`, `saturation`.
     Pictures can be differentiated twice.  Nothing in `forward` waits for a GPU; with p = 0 it gives back its input exactly.
 
-    The defaults are what training uses: the paper's 'bgc' (blits, geometry, colour) without flips.  Labels are not
-    augmented, and a mirrored head under the unflipped label is a plausible picture of a wrong pose: the one change that
-    could leak unnoticed, as a generator that does not care for its camera.  `--mirror` flips picture and label together
-    instead.  The other transforms make pictures that are no view of a head, or off by an amount that is zero on average;
-    none leaks while p is well below 1.
+    The defaults are what training uses: the paper's 'bgc' (blits, geometry, colour).
+
+    Mirroring is the one transform that goes to the label.  A mirrored head under its old label is a plausible picture of a
+    wrong pose: what could leak unnoticed, as a generator that does not care for its camera.  Under the mirrored label it is
+    what `--mirror` would show.  Turns, zooms and shifts could be said in a label too, as roll, focal length and principal
+    point, but need not be: their pictures under the old label are not what a camera of the data set sees, and by the
+    paper's argument nothing of them leaks while p is well below 1, since the unchanged picture stays the likeliest of all.
+    Mirroring comes first, so that whatever follows is the same for both kinds of samples.
     """
 
     def __init__(
         self,
-        xflip: float = 0,
+        xflip: float = 1,
         rotate90: float = 1,
         xint: float = 1,
         scale: float = 1,
@@ -160,13 +170,16 @@ class AugmentPipe(torch.nn.Module):
         self.register_buffer("p", torch.ones([]))
         self.register_buffer("lowpass", upfirdn2d.setup_filter([*LOWPASS_HALF, *reversed(LOWPASS_HALF)]))
 
-    def forward(self, pictures: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def forward(
+        self, pictures: Mapping[str, torch.Tensor], labels: torch.Tensor
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """`image` [N, 3, H, H], `image_raw` [N, 3, h, h], `image_mask` [N, 1, h, h] (each may be absent), changed alike.
 
-        Other entries, such as a depth, would no longer fit the pictures and are left out.
+        Other entries, such as a depth, would no longer fit the pictures and are left out.  With them come their labels
+        [N, 25], mirrored where the pictures were.
         """
         pictures = {name: pictures[name] for name in PICTURES if name in pictures}
-        batch = len(next(iter(pictures.values())))
+        batch = len(labels)
         coarsest = min(x.shape[-1] for x in pictures.values())
         blit, geometry, colour = self.draw_blit(batch, coarsest), self.draw_geometry(batch), self.draw_colour(batch)
         for name, x in pictures.items():
@@ -177,7 +190,7 @@ class AugmentPipe(torch.nn.Module):
             if self.has_colour and name in COLOUR_PICTURES:
                 x = torch.where(colour.changes(), recolour(x, colour), x)
             pictures[name] = x
-        return pictures
+        return pictures, torch.where(blit.mirrors(), flip_label(labels), labels)
 
     # Draws.  Those of geometry build the way back, from a pixel of the result to its source: with every further transform
     # of the picture, its inverse is what happens first.

@@ -158,8 +158,10 @@ class StyleGAN2Loss:
         return fakes, ws, shift
 
     def judge(self, images, c):
-        """Logits [N, 1] of the dictionary `images`, augmented together."""
-        return self.D(images if self.augment_pipe is None else self.augment_pipe(images), c)
+        """Logits [N, 1] of the dictionary `images` under the labels c [N, 25], augmented together."""
+        if self.augment_pipe is not None:
+            images, c = self.augment_pipe(images, c)
+        return self.D(images, c)
 
     # The losses
 
