@@ -16,7 +16,7 @@ import os
 import sys
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Callable, Iterator, NamedTuple
 
 SHARED = ("dnnlib", "torch_utils")  # never stored: they are installed wherever a snapshot is opened
@@ -66,7 +66,7 @@ def with_text(text: str) -> str | None:
 
 
 def are_installed(sources: dict[str, str]) -> bool:
-    """Whether all of these modules are installed with exactly these texts.  Runs none of them, but for equal packages."""
+    """Whether all of these modules are installed with exactly these texts.  Runs none of them."""
     return all((found := installed(name)) is not None and found.text == text for name, text in sorted(sources.items()))
 
 
@@ -96,8 +96,10 @@ def _spec(name: str) -> ModuleSpec | None:
     """Where ``import name`` finds a module, without running any."""
     module = sys.modules.get(name)
     if module is not None:
-        file = getattr(module, "__file__", None)  # a script that is run has nothing else
-        return module.__spec__ or (importlib.util.spec_from_file_location(name, file) if file else None)
+        spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
+        if spec is None and file is not None:  # a script that is being run
+            spec = importlib.util.spec_from_file_location(name, file)
+        return spec
     parent = name.rpartition(".")[0]
     if not parent:
         return importlib.util.find_spec(name)
@@ -153,11 +155,15 @@ def _closure(name: str, find: Callable[[str], Text | None]) -> dict[str, str]:
 @functools.cache
 def _imports(text: str, package: str) -> frozenset[str]:
     """Names of modules that a text imports anywhere; some are names of what is in a module, which no module has."""
+    try:
+        tree = ast.parse(text)
+    except SyntaxError:  # it may be meant for another version of Python, behind a condition
+        return frozenset()
     names = set()
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
+        elif isinstance(node, ast.ImportFrom) and node.level <= (package.count(".") + 1 if package else 0):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             names.update(f"{base}.{alias.name}" for alias in node.names)
     return frozenset(itertools.chain.from_iterable(map(_with_parents, names)))
@@ -177,7 +183,7 @@ def load(name: str, sources: dict[str, str]) -> ModuleType:
     It and what it imports from `sources` get private names in sys.modules; installed modules are neither used in their
     place nor replaced.  Runs the texts, so whatever they raise may come out.
     """
-    collection = next((c for c in _collections if c.agrees_with(sources)), None)
+    collection = next((c for c in _collections if c.fits(sources)), None)
     if collection is None:
         collection = _Collection(f"_stored_sources_{len(_collections)}.")
         _collections.append(collection)
@@ -193,9 +199,10 @@ class _Collection(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         self.prefix = prefix  # of private names, with a dot at its end
         self.sources: dict[str, str] = {}  # by the names without it
 
-    def agrees_with(self, sources: dict[str, str]) -> bool:
-        """Whether no module has another text here."""
-        return all(self.sources.get(name, text) == text for name, text in sources.items())
+    def fits(self, sources: dict[str, str]) -> bool:
+        """Whether `sources` are of the same project: some modules are here too, and none of them with another text."""
+        common = self.sources.keys() & sources.keys()
+        return bool(common) and all(self.sources[name] == sources[name] for name in common)
 
     def find(self, name: str) -> Text | None:
         """The text of `name`, a name without the prefix."""
@@ -213,6 +220,9 @@ class _Collection(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
 
     def get_source(self, fullname: str) -> str:
         return self.sources.get(fullname.removeprefix(self.prefix), "")  # nothing in the private package itself
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_source(fullname), fullname)  # by that name, tracebacks find the text
 
     def exec_module(self, module: ModuleType) -> None:
         module.__builtins__ = dict(vars(builtins), __import__=self._import)

@@ -179,12 +179,16 @@ class TriPlaneGenerator(torch.nn.Module):
         sigma, rgb = self.decoder.decode(trigrid.sample_grids(grids, points, box_warp, flat=self.grid_model.flat))
         return renderer.add_density_noise(sigma, density_noise), rgb
 
-    def march(self, grids, c, resolution, density_noise=0) -> March:
+    def _density_noise(self, density_noise):
+        """`density_noise`, or for None what published training left in the snapshots of its first images."""
+        return self.rendering_kwargs.get("density_noise", 0) if density_noise is None else density_noise
+
+    def march(self, grids, c, resolution, density_noise=None) -> March:
         """What the cameras c [N, 25] see of the head alone, ray by ray; `resolution`² rays."""
         cam2world, intrinsics = camera_utils.unpack_label(c)
         origins, directions = ray_sampler.sample_rays(cam2world, intrinsics, resolution)
-        settings = RenderingSettings.from_kwargs(self.rendering_kwargs)
-        return renderer.render_rays(lambda p: self.query(grids, p), origins, directions, settings, density_noise)
+        settings, noise = RenderingSettings.from_kwargs(self.rendering_kwargs), self._density_noise(density_noise)
+        return renderer.render_rays(lambda p: self.query(grids, p), origins, directions, settings, noise)
 
     def compose(self, ws, seen: March, background, **synthesis_kwargs):
         """Head in front of background, then super-resolution: the dictionary that `synthesis` returns."""
@@ -214,7 +218,7 @@ class TriPlaneGenerator(torch.nn.Module):
 
     # Whole pictures
 
-    def synthesis(self, ws, c, neural_rendering_resolution=None, ws_bcg=None, density_noise=0, **synthesis_kwargs):
+    def synthesis(self, ws, c, neural_rendering_resolution=None, ws_bcg=None, density_noise=None, **synthesis_kwargs):
         """Pictures of the faces ws [N, num_ws, w_dim] from the cameras c [N, 25] (used as they are).
 
         Returns `image` [N, 3, H, H] and `image_raw` [N, 3, h, h] in about [-1, 1], `image_depth` [N, 1, h, h] in world
@@ -236,12 +240,13 @@ class TriPlaneGenerator(torch.nn.Module):
         seen = self.march(face.grids, c, neural_rendering_resolution or self.neural_rendering_resolution)
         return self.compose(face.ws, seen, face.background, **synthesis_kwargs)
 
-    def sample_mixed(self, coordinates, directions, ws, density_noise=0, **synthesis_kwargs):
+    def sample_mixed(self, coordinates, directions, ws, density_noise=None, **synthesis_kwargs):
         """`sigma` [N, M, 1] (before softplus) and `rgb` features [N, M, 32] at coordinates [N, M, 3] of the faces ws.
 
         The field does not depend on `directions`.  Densities are those of the whole box: nothing is cut off.
         """
-        sigma, rgb = self.query(self.make_grids(ws, **synthesis_kwargs), coordinates, density_noise)
+        noise = self._density_noise(density_noise)
+        sigma, rgb = self.query(self.make_grids(ws, **synthesis_kwargs), coordinates, noise)
         return dict(sigma=sigma, rgb=rgb)
 
     def sample(

@@ -9,7 +9,7 @@ from training.config import is_eg3d
 
 
 class March(NamedTuple):
-    """What rays see: features [N, R, C], depth [N, R, 1], opacity [N, R, 1] (the sum of the weights), weights [N, R, S - 1, 1]."""
+    """What rays see: features [N, R, C], depth [N, R, 1], opacity [N, R, 1] (the weights' sum), weights [N, R, S - 1, 1]."""
 
     features: torch.Tensor
     depth: torch.Tensor

@@ -1,0 +1,1 @@
+"""Rays and their marching in the old project."""

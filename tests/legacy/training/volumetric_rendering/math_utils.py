@@ -1,0 +1,1 @@
+"""A stub: this module's text is in no snapshot."""
