@@ -19,9 +19,9 @@ from fill import fill
 from torch_utils import persistence
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-# What torch.nn.Module gives each module: in torch 1.5, and what came up to 1.11.
+# What torch.nn.Module gives each module: in torch 1.5, what came up to 1.11, and all there is today.
 TORCH_1_5 = "training _parameters _buffers _backward_hooks _forward_hooks _forward_pre_hooks _modules".split()
-TORCH_1_11 = TORCH_1_5 + "_non_persistent_buffers_set _is_full_backward_hook _state_dict_hooks _load_state_dict_pre_hooks".split()
+NEWER = "_non_persistent_buffers_set _is_full_backward_hook _state_dict_hooks _load_state_dict_pre_hooks".split()
 TORCH_NOW = set(vars(torch.nn.Module()))
 EG3D_AXES = [[[1.0, 0, 0], [0, 1, 0], [0, 0, 1]], [[1, 0, 0], [0, 0, 1], [0, 1, 0]], [[0, 0, 1], [1, 0, 0], [0, 1, 0]]]
 
@@ -30,7 +30,7 @@ class OldPickler(pickle.Pickler):
     """Objects as old snapshots store them: no names of modules, no texts but the class's own, attributes of an old torch."""
 
     by_name = ("RaySampler", "MipRayMarcher2")
-    missing = TORCH_NOW - set(TORCH_1_11)
+    missing = TORCH_NOW - set(TORCH_1_5 + NEWER)
 
     def reducer_override(self, obj):
         if not isinstance(obj, torch.nn.Module):
