@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet -e ".[mesh,logs,test]"
+	$(BIN)/pip install --quiet -e ".[mesh,logs,export,test]"
 	touch $@
 
 # All tests, the slow ones included.

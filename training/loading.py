@@ -3,16 +3,19 @@
 A snapshot is a pickle of a dictionary with `G`, `D` and `G_ema`; see `torch_utils.persistence` for how it stores a network.
 The file is read as inert records.  A network whose class is known here is built anew from its constructor's arguments, and
 gets the stored tensors; the source in the file is never run, so an old snapshot runs today's code.
+
+Files of `training.export` hold a single network, and nothing that could be run; they are rebuilt in the same way.
 """
 
 import contextlib
+import functools
 import hashlib
 import inspect
 import math
 import mmap
 import os
 import pickle
-from typing import Any, BinaryIO, Iterator, NamedTuple
+from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -21,19 +24,20 @@ from dnnlib import UserError
 from dnnlib.download import open_url
 from torch_utils import inert_pickle
 from torch_utils.inert_pickle import Record
-from training import superresolution
+from training import superresolution, weights_file
 from training.augment import AugmentPipe
 from training.dual_discriminator import DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2
 from training.networks_stylegan2 import Generator
 from training.triplane import TriPlaneGenerator
 from training.volumetric_rendering import renderer
+from training.weights_file import MAX_TENSORS, WeightsFile
 
 NETWORKS = ("G", "D", "G_ema")
 _CLASSES = (TriPlaneGenerator, Generator, DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2, AugmentPipe)
 _KNOWN_CLASSES = {known.__name__: known for known in _CLASSES}  # snapshots store no module
-_KEPT_ATTRIBUTES = ("rendering_kwargs", "neural_rendering_resolution")  # what scripts change after construction
+KEPT_ATTRIBUTES = ("rendering_kwargs", "neural_rendering_resolution")  # what scripts change after construction
 # Far above what there is.  Without them, a small file could describe more than there is memory for.
-_MAX_ENTRIES, _MAX_TENSORS, _MAX_NAME, _MAX_NUMBER = 20, 10_000, 500, 2**20
+_MAX_ENTRIES, _MAX_NAME, _MAX_NUMBER = 20, 500, 2**20
 _SUPERRESOLUTION = {f"{superresolution.__name__}.{name}" for name in superresolution.LAYOUTS}
 _ADVICE = "--trust-pickle allows it and runs the code in the file: only for files whose author you trust"
 
@@ -44,17 +48,17 @@ def load_network(
     device: torch.device | str | None = None,
     trust_pickle: bool = False,
 ) -> torch.nn.Module:
-    """The network `key` of a snapshot on `device` (the CPU for None): evaluation mode, no gradients.
+    """The network `key` of a snapshot or exported file on `device` (the CPU for None): evaluation mode, no gradients.
 
-    Nothing in the file is executed and only this network is built.  `trust_pickle` unpickles the file as it is instead,
+    Nothing in the file is executed and only this network is built.  `trust_pickle` unpickles a snapshot as it is instead,
     code included, which also loads classes that are not known here.  UserError if there is no such network, or the file is
     missing, damaged, or wants something that is not known.
     """
     with _errors_in_one_line(path_or_url):
-        content = _read(path_or_url, trust_pickle)
-        if key not in content:
-            raise ValueError(f"there is no {key!r} in it, only {', '.join(map(str, content)) or 'nothing'}")
-        network = content[key] if trust_pickle else _rebuild(content[key])
+        entries = _entries(path_or_url, trust_pickle)
+        if key not in entries:
+            raise ValueError(f"there is no {key!r} in it, only {', '.join(map(str, entries)) or 'nothing'}")
+        network = entries[key]()
         if not isinstance(network, torch.nn.Module):
             raise ValueError(f"{key!r} in it is not a network but of type {type(network).__name__}")
         return _at_rest(network).to(device or "cpu")
@@ -68,9 +72,9 @@ def load_snapshot(path_or_url: str | os.PathLike, trust_pickle: bool = False) ->
     """
     with _errors_in_one_line(path_or_url):
         snapshot = {}
-        for key, item in _read(path_or_url, trust_pickle).items():
+        for key, build in _entries(path_or_url, trust_pickle).items():
             try:
-                item = item if trust_pickle else _rebuild(item)
+                item = build()
             except ValueError:
                 if key in NETWORKS:
                     raise
@@ -103,13 +107,20 @@ def _errors_in_one_line(path_or_url: str | os.PathLike) -> Iterator[None]:
     raise UserError(f"{path_or_url}: {''.join(c if c.isprintable() else ' ' for c in reason[:600])}")
 
 
-def _read(path_or_url: str | os.PathLike, trust_pickle: bool) -> dict[str, Any]:
-    """The dictionary in the file: inert, or with `trust_pickle` unpickled."""
+def _entries(path_or_url: str | os.PathLike, trust_pickle: bool) -> dict[str, Callable[[], Any]]:
+    """What is in the file, by name, each as a function that builds it."""
     with open_url(path_or_url) as file:
+        if weights_file.is_weights_file(file):
+            stored = weights_file.read(file.name)
+            return {stored.key: functools.partial(_rebuild_exported, stored)}
         content = _unpickle(file) if trust_pickle else _read_inert(file)
     if not isinstance(content, dict) or len(content) > _MAX_ENTRIES:
         raise ValueError(f"it is not a snapshot: it holds a {type(content).__name__}, not a small dictionary of networks")
-    return content
+    return {key: functools.partial(_itself if trust_pickle else _rebuild, item) for key, item in content.items()}
+
+
+def _itself(item: Any) -> Any:
+    return item
 
 
 def _read_inert(file: BinaryIO) -> Any:
@@ -167,15 +178,34 @@ def _rebuild(item: Any) -> Any:
     _check_renderer(stored)
     tensors = inert_pickle.value(_tensors(item))
     args, kwargs = inert_pickle.value((stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})))
+    attributes = {name: inert_pickle.value(stored.state[name]) for name in KEPT_ATTRIBUTES if name in stored.state}
+    return _assemble(known, args, kwargs, attributes, tensors)
+
+
+def _rebuild_exported(stored: WeightsFile) -> torch.nn.Module:
+    """The network of an exported file."""
+    known = _KNOWN_CLASSES.get(stored.class_name)
+    if known is None:
+        raise ValueError(f"its class {stored.class_name[:100]!r} is not known here")
+    attributes = {name: stored.attributes[name] for name in KEPT_ATTRIBUTES if name in stored.attributes}
+    try:
+        return _assemble(known, tuple(stored.init_args), stored.init_kwargs, attributes, stored.tensors)
+    except inert_pickle.RefusedName as error:
+        raise ValueError(f"it asks for {error.name[:100]!r}, which is not known here") from None
+
+
+def _assemble(known: type, args: tuple, kwargs: dict, attributes: dict, tensors: dict) -> torch.nn.Module:
+    """A network of a known class from what a file says of it."""
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise ValueError("some of its parameters are no tensors")
+    _check_numbers(args, kwargs, attributes)
     storages = (tensor.untyped_storage() for tensor in tensors.values())
     stored_bytes = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
     network = _construct(known, args, kwargs, limit=stored_bytes)
     _fill(network, tensors)
-    for name in _KEPT_ATTRIBUTES:
-        if name in stored.state and hasattr(network, name):
-            _set_attribute(network, name, inert_pickle.value(stored.state[name]))
+    for name, value in attributes.items():
+        if hasattr(network, name):
+            _set_attribute(network, name, value)
     return network
 
 
@@ -207,8 +237,8 @@ def _tensors(record: Record) -> dict[str, Record]:
                     pending.append((_joined(prefix, name) + ".", child))
         except (AttributeError, KeyError, TypeError):
             raise ValueError(f"its module {prefix[:100]!r} is stored in a way that is not known") from None
-        if len(found) > _MAX_TENSORS:
-            raise ValueError(f"it has more than {_MAX_TENSORS} tensors, far more than any network of this family")
+        if len(found) > MAX_TENSORS:
+            raise ValueError(f"it has more than {MAX_TENSORS} tensors, far more than any network of this family")
     return found
 
 
@@ -244,7 +274,6 @@ class _WithoutDraws(TorchFunctionMode):
 
 def _construct(known: type, args: tuple, kwargs: dict[str, Any], limit: int) -> torch.nn.Module:
     """An object of a known class with arguments from a file, and tensors to be filled."""
-    _check_numbers(args, kwargs)
     try:
         rendering_kwargs = inspect.signature(known).bind(*args, **kwargs).arguments.get("rendering_kwargs", {})
         # This argument names a class: the one place where a file could choose what is called.

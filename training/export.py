@@ -1,0 +1,83 @@
+"""Write a network of a snapshot as safetensors: weights, and its constructor as JSON.  No pickle, nothing that could run.
+
+MODEL.safetensors holds both and is all that is needed: every command takes it as --network.  MODEL.json beside it is the
+same JSON for people to read.
+
+\b
+Example:
+  python -m training.export network-snapshot-001000.pkl --out model.safetensors
+"""
+
+import json
+from pathlib import Path
+
+import click
+import torch
+
+from dnnlib import UserError
+from dnnlib.cli import command
+from dnnlib.util import atomic_path, make_output_dir
+from torch_utils import persistence
+from training import weights_file
+from training.loading import KEPT_ATTRIBUTES, NETWORKS, load_network
+from training.weights_file import SUFFIX, WeightsFile
+
+
+def export_network(network: torch.nn.Module, path: Path, key: str = "G_ema") -> None:
+    """Write `network` to `path` (of suffix .safetensors) and its constructor to the .json beside it.
+
+    Each file appears whole, the first only after `load_network` was able to read it back under the name `key`.  UserError
+    if it was not, or if the .json there is somebody else's.
+    """
+    if path.suffix != SUFFIX:
+        raise UserError(f"--out {path}: the name must end in {SUFFIX}")
+    description = path.with_suffix(".json")
+    if description.exists() and not _is_description(description):
+        raise UserError(f"{description} is not an export's and would be replaced; choose another name for --out")
+    if not persistence.is_persistent(network):
+        raise UserError(f"a {type(network).__name__} does not say how it was constructed and cannot be exported")
+    attributes = {name: getattr(network, name) for name in KEPT_ATTRIBUTES if hasattr(network, name)}
+    content = WeightsFile(
+        key, type(network).__name__, list(network.init_args), network.init_kwargs, attributes, network.state_dict()
+    )
+    make_output_dir(path.parent)
+    try:
+        with atomic_path(path) as temporary:
+            text = _write_and_read_back(temporary, content)
+        with atomic_path(description) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} was not written: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _write_and_read_back(path: Path, content: WeightsFile) -> str:
+    """The JSON in the file that is written; ValueError if it cannot be, or not be loaded."""
+    text = weights_file.write(path, content)
+    try:
+        load_network(path, content.key)
+    except UserError as error:
+        raise ValueError(str(error).removeprefix(f"{path}: ")) from None
+    return text
+
+
+def _is_description(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and set(content) == set(WeightsFile._fields) - {"tensors"}
+
+
+@command(help=__doc__)
+@click.argument("network", metavar="PKL")
+@click.option("--out", help=f"File to write, NAME{SUFFIX}", metavar="FILE", required=True)
+@click.option("--key", help="Which network of the snapshot", type=click.Choice(NETWORKS), default="G_ema")
+@click.option("--trust-pickle", help="Run code stored in the snapshot; only for files you trust", is_flag=True)
+def main(network: str, out: str, key: str, trust_pickle: bool) -> None:
+    path = Path(out)
+    export_network(load_network(network, key, trust_pickle=trust_pickle), path, key)
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json')}")
+
+
+if __name__ == "__main__":
+    main()
