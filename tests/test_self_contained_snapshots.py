@@ -240,6 +240,7 @@ def test_what_is_stored(project):
     assert meta.module_name == "pine.tree" and list(meta.sources) == NEEDED
     assert meta.sources["pine.tree"] is meta.module_src == PROJECT["pine/tree.py"]
     assert tree.__reduce__()[1][0].sources is meta.sources
+    assert list(module_sources.bundle("pine.seed").sources) == ["pine", "pine.seed"]
 
 
 def test_the_installed_class_is_used_where_all_texts_are_the_same(project, monkeypatch):
