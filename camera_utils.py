@@ -13,7 +13,7 @@ import torch.nn.functional as F
 LABEL_DIM = 25
 POSE_ENTRIES = slice(0, 16)  # cam2world, row-major
 INTRINSICS_ENTRIES = slice(16, 25)  # intrinsics, row-major
-POSITION_ENTRIES = (3, 7, 11)  # the camera's place in the world: last column of cam2world
+POSITION_ENTRIES = slice(3, 12, 4)  # the camera's place in the world: last column of cam2world
 MIRRORED_ENTRIES = (1, 2, 3, 4, 8)  # what changes sign when x becomes -x in the world and in the picture
 
 DEFAULT_RADIUS = 2.7  # distance of the labelled cameras from the head, in world units

@@ -1,6 +1,5 @@
 """A style-mixing sheet: which layers of the generator hold what, seen from the front, the side and the back."""
 
-import math
 
 import click
 import numpy as np
@@ -49,9 +48,8 @@ def main(
         raise UserError(f"--layers: this network has {G.backbone.num_ws} layers, there is no layer {max(layers)}")
     folder = make_output_dir(outdir)
     camera = inference.orbit(G, fov_deg)
-    first, second = inference.seeds_to_ws(
-        G, seeds, camera(inference.View(math.radians(pose_cond - 90))), trunc, trunc_cutoff
-    ).split(1)
+    conditioning = inference.conditioning_label(camera, pose_cond)
+    first, second = inference.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff).split(1)
     labels = [camera(view) for view in rows]
 
     columns = []

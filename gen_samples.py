@@ -1,6 +1,5 @@
 """Pictures of random heads: for each seed a strip of five views from the front to the back, and its shape if asked."""
 
-import math
 from pathlib import Path
 
 import click
@@ -49,7 +48,7 @@ def main(
     G = inference.load_generator(network, **loading)
     folder = make_output_dir(Path(outdir) / inference.network_name(network))
     camera = inference.orbit(G, fov_deg)
-    conditioning = camera(inference.View(math.radians(pose_cond - 90)))
+    conditioning = inference.conditioning_label(camera, pose_cond)
     labels = [camera(view) for view in inference.SAMPLE_VIEWS]
 
     for seed in cli.progress(seeds, unit="seed", desc="samples"):

@@ -1,6 +1,5 @@
 """Videos of random heads: a camera that turns or sways about a grid of faces, each of which may change into others."""
 
-import math
 from pathlib import Path
 
 import click
@@ -71,7 +70,7 @@ def main(
     folder = make_output_dir(outdir if outdir is not None else Path(output).parent)
     path = inference.CAMERA_PATHS[cfg]
     camera = inference.orbit(G, fov_deg)
-    conditioning = camera(inference.View(math.radians(pose_cond - 90), pivot=path.pivot))
+    conditioning = inference.conditioning_label(camera, pose_cond, path.pivot)
 
     def ws_of(seeds: list[int]) -> torch.Tensor:
         return inference.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff)
@@ -98,8 +97,10 @@ def plan_videos(
     """Which file shows what: the seeds that each cell of its grid goes through.  Refuses options that contradict."""
     if outdir is None and output is None:
         raise click.UsageError("give --outdir DIR or --output FILE.mp4")
-    if output is not None and Path(output).suffix.lower() != ".mp4":
-        raise click.UsageError(f"--output {output}: videos are written as .mp4")
+    if outdir is not None and output is not None:
+        raise click.UsageError("--outdir and --output are two ways to say where the video goes: give one")
+    if output is not None and (Path(output).suffix.lower() != ".mp4" or Path(output).is_dir()):
+        raise click.UsageError(f"--output {output}: videos are written as .mp4 files, and this is not the name of one")
     if interpolate:
         cells = videos.keyframe_seeds(seeds, grid[0] * grid[1], num_keyframes, shuffle_seed)
         return {Path(output or Path(outdir) / "interpolation.mp4"): cells}

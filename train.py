@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from dnnlib import UserError
-from dnnlib.cli import FiniteFloat, Names, command
+from dnnlib.cli import MAX_SEED, FiniteFloat, Names, command
 from torch_utils import distributed
 from torch_utils.device import select_device
 from training import config as settings
@@ -70,13 +70,13 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--target", FRACTION, "Mean sign of the real logits that --aug ada aims at")
 @option("--resume", str, "Go on with the run in this folder, or start from the networks of this snapshot (a path or https URL)")
 @option("--resume_kimg", COUNT, "Count from this many thousand images")
-@option("--resume_blur", bool, "Begin blur and pose swapping anew after --resume")
+@option("--resume_blur", bool, "Keep fading blur and pose swapping after --resume, from where --resume_kimg is")
 @option("--freezed", COUNT, "Layers of the discriminator that do not learn")
 @option("--trust_pickle", bool, "Allow --resume to run code from the snapshot", is_flag=True)
 @option("--kimg", POSITIVE, "Train for this many thousand images (0.5 is 500)")
 @option("--tick", POSITIVE, "Report after every so many thousand images")
 @option("--snap", AT_LEAST_ONE, "Save pictures and networks every so many ticks")
-@option("--seed", COUNT, "Seed of everything that is random")
+@option("--seed", click.IntRange(0, MAX_SEED), "Seed of everything that is random")
 @option("--nobench", bool, "Do not let cuDNN try out convolutions")
 @option("--batch-gpu", AT_LEAST_ONE, "Samples that a GPU handles at a time; all of its share if not given")
 @option("--mbstd-group", AT_LEAST_ONE, "Samples that the minibatch deviation compares")
@@ -94,7 +94,6 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--use_torgb_raw", bool, "Make the raw image by a learned layer instead of taking three features")
 @option("--use_background", bool, "Generate the background apart from the head")
 @option("--sr-module", str, "Super-resolution, a class of training/superresolution.py; by resolution if not given")
-@option("--light_sr", bool, "Take the lighter super-resolution at 512 pixels")
 @option("--sr_noise_mode", click.Choice(["random", "none"]), "Noise in super-resolution")
 @option("--sr_num_fp16_res", COUNT, "Over 0: super-resolution runs in float16 (on a GPU)")
 @option("--c-scale", NOT_NEGATIVE, "Factor on the label that conditions the generator")
@@ -117,7 +116,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--gpc_reg_fade_kimg", COUNT, "Thousands of images until it is reached")
 @option("--bcg_reg_prob", FRACTION, "Probability of another sample's background")
 @option("--style_mixing_prob", FRACTION, "Probability of mixing the styles of two latents")
-@option("--density_reg", NOT_NEGATIVE, "Weight of the density regulariser")
+@option("--density_reg", NOT_NEGATIVE, "Weight of the density regulariser; of monotonic-* that of its smoothness part")
 @option("--density_reg_every", AT_LEAST_ONE, "Batches between two uses of it")
 @option("--density_reg_p_dist", NOT_NEGATIVE, "Distance of neighbours for --reg_type l1, world units")
 @option("--density_noise_fade_kimg", COUNT, "Thousands of images until the noise on densities is gone")
@@ -136,14 +135,12 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
     if run_dir is not None:
         stored = read_options(run_dir)
         if stored is None:
-            raise UserError(f"{run_dir} is not the folder of a run; --resume takes one, or a network snapshot")
+            raise UserError(f"{run_dir} is not the folder of a run of this project; --resume takes one, or a network snapshot")
         options["resume"] = stored["resume"]  # what the run itself began from
     config = TrainingConfig(**options)
     if run_dir is not None:
         check_unchanged(run_dir, stored, config)
-    elif not restart:
-        run_dir = find_unfinished(config)
-    dataset = HeadDataset(config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat)
+    dataset = HeadDataset(**config.dataset_kwargs())
     networks = dict(
         generator_kwargs=config.generator_kwargs(dataset.resolution),
         discriminator_kwargs=config.discriminator_kwargs(dataset.resolution),
@@ -151,11 +148,12 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
     )
     if dry_run:
         print(json.dumps(dict(asdict(config), **networks), indent=2))
-        print(f"Dry run: nothing was made; this would {f'go on with {run_dir}' if run_dir else 'begin a new run'}.")
+        found = run_dir or (None if restart else find_unfinished(config))
+        print(f"Dry run: nothing was made; this would {f'go on with {found}' if found else 'begin a new run'}.")
         return
     local_rank = int(os.environ["LOCAL_RANK"]) if distributed.under_torchrun() else config.gpus - 1
     device = select_device(config.device, local_rank)  # says now, not in every process, that a GPU is missing
-    distributed.launch(train, (config, run_dir), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
+    distributed.launch(train, (config, run_dir, restart), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
 
 
 if __name__ == "__main__":

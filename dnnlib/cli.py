@@ -1,5 +1,6 @@
 """What the commands share: option types with clear errors, a progress bar, and one way to report a mistake."""
 
+import errno
 import functools
 import os
 import re
@@ -11,6 +12,9 @@ import click
 import tqdm
 
 from .util import UserError
+
+
+MAX_SEED = 2**32 - 1  # of NumPy's RandomState
 
 
 class Seeds(click.ParamType):
@@ -29,6 +33,8 @@ class Seeds(click.ParamType):
             first, last = int(match[1]), int(match[2] or match[1])
             if last < first:
                 self.fail(f"the range {part.strip()} runs backwards; write {last}-{first}", param, ctx)
+            if last > MAX_SEED:
+                self.fail(f"{last} is too large: seeds go up to {MAX_SEED}", param, ctx)
             numbers.extend(range(first, last + 1))
         return numbers
 
@@ -103,9 +109,9 @@ def one_line_errors(function: Callable) -> Callable:
         except KeyboardInterrupt:
             _exit("interrupted", code=130)
         except OSError as error:
-            if error.filename is None:
+            if error.filename is None and error.errno not in _DISK_ERRORS:
                 raise
-            _exit(f"{error.filename}: {error.strerror}")
+            _exit(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}")
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -114,6 +120,7 @@ def one_line_errors(function: Callable) -> Callable:
     return wrapper
 
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # of writes, which do not name their file
 OUT_OF_MEMORY_ADVICE = (
     "lower --batch-gpu or --neural_rendering_resolution_final (training, or take a smaller --preset), "
     "--shape-res, --nrr or --sample_mult (pictures), or use --device cpu"

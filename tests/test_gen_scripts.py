@@ -230,7 +230,7 @@ ERRORS = {
     "too few samples": (
         "gen_samples",
         ("--seeds", "0", "--outdir", "out", "--sample_mult", "0.9"),
-        "leaves 3 samples on a ray",
+        "makes 3 samples on a ray",
     ),
     "a layer that is not there": ("gen_interpolation", ("--layers", "99", "--outdir", "out"), "there is no layer 99"),
     "an unknown view": ("gen_interpolation", ("--views", "left", "--outdir", "out"), "front, side, back"),

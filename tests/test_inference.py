@@ -53,7 +53,7 @@ def test_sample_views_go_from_front_to_back(G):
     for label, degrees in zip(labels, (0, -45, -90, -135, -180), strict=True):
         pose = sampler(math.pi / 2 + math.radians(degrees), math.pi / 2 - 0.2, (0, 0, 0), radius=2.7)
         torch.testing.assert_close(camera_utils.unpack_label(label)[0], pose)
-    heights = [label[0, camera_utils.POSITION_ENTRIES[1]].item() for label in labels]
+    heights = [label[0, camera_utils.POSITION_ENTRIES][1].item() for label in labels]
     assert heights == pytest.approx([heights[0]] * 5) and heights[0] > 0  # from above
 
 

@@ -93,7 +93,7 @@ def test_a_run_folder_holds_what_people_look_for(trained):
     assert run_dir.name == "00000-ffhq-heads_img-gpus1-batch4-gamma1-first"
     options = json.loads((run_dir / "training_options.json").read_text())
     assert options["batch"] == 4 and options["generator_kwargs"]["rendering_kwargs"]["triplane_depth"] == 2
-    assert "Finished at 0.0 kimg" in (run_dir / "log.txt").read_text() and "Finished" in output
+    assert "Finished at 0.008 kimg" in (run_dir / "log.txt").read_text() and "Finished" in output
     assert list(run_dir.glob("events.out.tfevents.*"))
     for name in ("reals", "reals_mask", "fakes000000"):
         assert imageio.imread(run_dir / f"{name}.png").shape == (256, 512, 3)
@@ -241,6 +241,12 @@ def test_a_preset_gives_way_to_what_is_typed(head_data):
         ("--batch 8 --batch-gpu 3", 1, "--batch-gpu 3"),
         ("--batch 6 --mbstd-group 4", 1, "--mbstd-group 4 must divide"),
         ("--batch 4 --batch-gpu 1 --disc_c_noise 0.1", 1, "--batch-gpu 2"),
+        ("--resume x.pkl --resume_kimg 1 --kimg 0.004", 1, "leaves nothing to do"),
+        ("--resume x.pkl --blur_fade_kimg 7", 1, "--resume_blur"),
+        ("--seg_resolution 2048 --cbase 1024", 1, "leaves no channels"),
+        ("--seed 4294967296", 2, "4294967296"),
+        ("--desc a/b", 1, "slash"),
+        ("--gpus 2 --device cuda:1", 1, "CUDA_VISIBLE_DEVICES"),
         ("--triplane_size 100", 1, "power of two"),
         ("--c_noise 0.5", 1, "no effect"),
         ("--sr_first_cutoff 3", 1, "no effect"),

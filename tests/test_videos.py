@@ -13,7 +13,6 @@ def test_keyframes_fill_the_grid_in_order():
     assert videos.keyframe_seeds([5, 6, 7, 8], cells=4) == [[5], [6], [7], [8]]
     assert videos.keyframe_seeds([5, 6, 7, 8], cells=2) == [[5, 6], [7, 8]]
     assert videos.keyframe_seeds([5, 6, 7], cells=2, num_keyframes=2) == [[5, 6], [7, 5]]
-    assert videos.keyframe_seeds([5, 6, 7], cells=1, num_keyframes=2) == [[5, 6]]
 
 
 def test_shuffling_is_reproducible_and_keeps_all_seeds():
@@ -25,6 +24,8 @@ def test_shuffling_is_reproducible_and_keeps_all_seeds():
 
 
 def test_seeds_that_do_not_fill_the_grid_are_refused():
+    with pytest.raises(UserError, match="3 seeds do not fit in 1 cells of 2 keyframes"):
+        videos.keyframe_seeds([5, 6, 7], cells=1, num_keyframes=2)
     with pytest.raises(UserError, match="3 seeds do not fill a grid of 2 cells.*--num-keyframes"):
         videos.keyframe_seeds([1, 2, 3], cells=2)
 

@@ -296,6 +296,11 @@ class TrainingConfig:
         parts = [self.cfg, data_name, f"gpus{self.gpus}", f"batch{self.batch}", f"gamma{self.gamma:g}"]
         return "-".join(parts + ([self.desc] if self.desc else []))
 
+    def dataset_kwargs(self) -> dict[str, Any]:
+        """Arguments of the data set."""
+        names = ("img_data", "seg_data", "mirror", "min_yaw", "max_yaw", "back_repeat")
+        return {name: getattr(self, name) for name in names}
+
     def generator_kwargs(self, img_resolution: int) -> dict[str, Any]:
         """Constructor arguments of the generator for pictures of `img_resolution` pixels."""
         widths = dict(channel_base=self.cbase, channel_max=self.cmax, fused_modconv_default="inference_only")

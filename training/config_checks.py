@@ -1,6 +1,7 @@
 """Which options of a training run contradict each other or would have no effect: one clear line for each."""
 
 import math
+import os
 from typing import TYPE_CHECKING
 
 from dnnlib import UserError
@@ -14,6 +15,7 @@ def check(config: "TrainingConfig") -> None:
     _check_effects(config)
     _check_batch(config)
     _check_sizes(config)
+    _check_run(config)
 
 
 # Options that act only under a condition: name, whether they act, and what to do.  Refused when given a value of their own.
@@ -22,6 +24,8 @@ _CONDITIONS = (
     ("target", lambda c: c.aug == "ada", "it is the target of --aug ada"),
     ("resume_kimg", lambda c: c.resume is not None, "it counts what --resume has seen"),
     ("resume_blur", lambda c: c.resume is not None, "it is about --resume"),
+    ("blur_fade_kimg", lambda c: c.resume is None or c.resume_blur, "after --resume the blur is over but with --resume_blur true"),
+    ("gpc_reg_fade_kimg", lambda c: c.resume is None or c.resume_blur, "after --resume the fade is over but with --resume_blur true"),
     ("gpc_reg_prob", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
     ("gpc_reg_fade_kimg", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
     ("bcg_reg_prob", lambda c: c.use_background, "it needs --use_background true"),
@@ -65,10 +69,21 @@ def _check_batch(config: "TrainingConfig") -> None:
 def _check_sizes(config: "TrainingConfig") -> None:
     for name in ("triplane_size", "seg_resolution"):
         value = getattr(config, name)
-        if value < 4 or not math.log2(value).is_integer():
-            raise UserError(f"--{name} {value} must be a power of two, at least 4")
+        if value < 8 or not math.log2(value).is_integer():
+            raise UserError(f"--{name} {value} must be a power of two, at least 8")
+        if value > config.cbase:
+            raise UserError(f"--{name} {value} leaves no channels: it must be at most --cbase {config.cbase}")
     start, end = config.ray_limits
     if not 0 <= start < end:
         raise UserError(f"--ray_start {start:g} must be at least 0 and less than --ray_end {end:g}")
     if config.min_yaw > config.max_yaw:
         raise UserError(f"--min_yaw {config.min_yaw:g} is over --max_yaw {config.max_yaw:g}")
+
+
+def _check_run(config: "TrainingConfig") -> None:
+    if config.resume_kimg >= config.kimg:
+        raise UserError(f"--resume_kimg {config.resume_kimg} leaves nothing to do up to --kimg {config.kimg:g}, which counts from 0")
+    if config.desc and ("/" in config.desc or os.sep in config.desc):
+        raise UserError(f"--desc {config.desc} becomes part of a folder's name and cannot hold a slash")
+    if config.gpus > 1 and config.device.startswith("cuda:"):
+        raise UserError(f"--device {config.device} is one GPU and --gpus asks for {config.gpus}: leave it out, or set CUDA_VISIBLE_DEVICES")

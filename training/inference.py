@@ -21,6 +21,7 @@ from training.triplane import Face, TriPlaneGenerator
 
 ORIGIN = (0.0, 0.0, 0.0)
 MIN_SAMPLES = 4  # on a ray: fine samples are drawn between the weights of coarse ones, the outer of which are dropped
+MAX_SAMPLES = 1024  # more are more memory and no better picture
 
 
 class View(NamedTuple):
@@ -93,10 +94,8 @@ def load_generator(
     for name in ("depth_resolution", "depth_resolution_importance"):
         G.rendering_kwargs[name] = int(G.rendering_kwargs[name] * sample_mult)
     samples = G.rendering_kwargs.depth_resolution
-    if samples < MIN_SAMPLES:
-        raise UserError(
-            f"--sample_mult {sample_mult:g} leaves {samples} samples on a ray and {MIN_SAMPLES} are needed; raise it"
-        )
+    if not MIN_SAMPLES <= samples <= MAX_SAMPLES:
+        raise UserError(f"--sample_mult {sample_mult:g} makes {samples} samples on a ray; {MIN_SAMPLES} to {MAX_SAMPLES} will do")
     if nrr is not None:
         G.neural_rendering_resolution = nrr
     return G
@@ -127,6 +126,11 @@ def orbit(G: TriPlaneGenerator, fov_degrees: float = camera_utils.DEFAULT_FOV_DE
         return camera_utils.orbit_label(view.yaw, view.pitch, radius, view.pivot, intrinsics, intrinsics.device)
 
     return label
+
+
+def conditioning_label(camera: Callable[[View], torch.Tensor], azimuth_degrees: float, pivot: tuple = ORIGIN) -> torch.Tensor:
+    """The label [1, 25] that conditions the mapping: a level camera at `azimuth_degrees`, 90 for the frontal one."""
+    return camera(View(math.radians(azimuth_degrees - 90), pivot=pivot))
 
 
 def orbit_radius(G: TriPlaneGenerator) -> float:

@@ -39,7 +39,8 @@ def density_terms(
         raise ValueError(f"the density regulariser is one of {', '.join(DENSITY_TYPES)}, not {kind!r}")
     step = _FINE_STEP * box_warp
     front = _random_points(batch, _MONOTONIC_POINTS, device)
-    behind = front - torch.tensor([0.0, 0.0, step], device=device)
+    behind = front.clone()
+    behind[..., 2] -= step
     front_density, behind_density = density(torch.cat([front, behind], dim=1)).chunk(2, dim=1)
     if kind == "monotonic-detach":
         front_density = front_density.detach()

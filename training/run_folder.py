@@ -19,9 +19,11 @@ CHANGEABLE = ("outdir", "kimg", "snap", "desc", "workers", "gpus", "batch_gpu", 
 def read_options(run_dir: Path) -> dict[str, Any] | None:
     """The options that a run was started with, or None if the folder does not tell."""
     try:
-        return json.loads((run_dir / OPTIONS_NAME).read_text())
+        options = json.loads((run_dir / OPTIONS_NAME).read_text())
     except (OSError, ValueError):
         return None
+    known = isinstance(options, dict) and set(TrainingConfig.__dataclass_fields__) <= set(options)
+    return options if known else None
 
 
 def changed_options(stored: dict[str, Any], config: TrainingConfig) -> dict[str, tuple[Any, Any]]:
@@ -73,7 +75,10 @@ class RunLock:
 def is_locked(run_dir: Path) -> bool:
     """Whether some process trains in `run_dir`."""
     try:
-        with RunLock(run_dir):
-            return False
-    except (UserError, OSError):
+        with open(run_dir / LOG_NAME) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
+    except FileNotFoundError:
+        return False
+    except OSError:
         return True
+    return False

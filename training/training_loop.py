@@ -36,7 +36,7 @@ from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
 from training.dataset import HeadDataset
 from training.loading import load_network
 from training.loss import Outcome
-from training.run_folder import LOG_NAME, OPTIONS_NAME, RunLock
+from training.run_folder import LOG_NAME, OPTIONS_NAME, RunLock, find_unfinished
 from training.schedules import ema_decay
 from training.snapshots import Grids, StatsWriter
 
@@ -54,15 +54,22 @@ class Phase:
     interval: int  # batches from one run to the next; gradients are scaled up by as much
 
 
-def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None) -> None:
+def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None, restart: bool = False) -> None:
     """Train as `config` says, as one of the processes that were launched together.
 
-    Goes on with the run in `run_dir`, or begins one in a new folder where that is None.
+    Goes on with the run in `run_dir`.  Where that is None it goes on with an unfinished run of the same options, unless
+    `restart`, or begins one in a new folder.
     """
-    state = load_state(run_dir) if run_dir is not None and state_paths(run_dir) else None
-    # Before there is a folder, since it may find mistakes.
-    trainer = Trainer(config, select_device(config.device, local_rank), state)
+    device = select_device(config.device, local_rank)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     leader = distributed.get_rank() == 0
+    state = None
+    if leader:  # alone: others may see another file system, or the same one a moment later
+        run_dir = run_dir or (None if restart else find_unfinished(config))
+        state = load_state(run_dir) if run_dir is not None and state_paths(run_dir) else None
+    # Before there is a folder, since it may find mistakes.
+    trainer = Trainer(config, device, distributed.broadcast_object(state))
     if run_dir is None and leader:
         run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
@@ -91,11 +98,10 @@ class Trainer:
         self.batches = 0
         self.ticks = 0
         self.skipped_steps = 0
+        self.last_snapshot: Path | None = None
         self.elapsed = self.tick_elapsed = 0.0  # seconds of the run, and of its tick, before this process
         self._set_up_numerics()
-        self.dataset = HeadDataset(
-            config.img_data, config.seg_data, config.mirror, config.min_yaw, config.max_yaw, config.back_repeat
-        )
+        self.dataset = HeadDataset(**config.dataset_kwargs())
         self._set_up_networks()
         self._set_up_phases()
         self.stats = training_stats.Collector()
@@ -103,7 +109,7 @@ class Trainer:
         self.not_transferred: dict[str, list[str]] = {}
         if state is not None:
             self._load_state_dict(state)
-        elif config.resume:
+        elif config.resume and self.rank == 0:
             self._transfer()
         for module in (self.G, self.D, self.G_ema):
             distributed.broadcast_module(module)
@@ -237,7 +243,8 @@ class Trainer:
             if stopping or self.nimg >= end or (self.ticks - 1) % self.config.snap == 0:
                 self.save()
         if self.rank == 0:
-            print(f"\n{'Interrupted' if stopping else 'Finished'} at {self.nimg / 1000:.1f} kimg; the last snapshot is {self.snapshot_path}")
+            saved = f"the last snapshot is {self.last_snapshot}" if self.last_snapshot else "nothing could be saved"
+            print(f"\n{'Interrupted' if stopping else 'Finished'} at {self.nimg / 1000:g} kimg; {saved}")
 
     def _next_tick_end(self) -> int:
         """Images seen when the next tick is due: after one batch for the first, which shows that all works."""
@@ -307,13 +314,13 @@ class Trainer:
         means = [outcome.means for outcome in outcomes if outcome.means is not None]
         if means:
             parts += [torch.stack(rows).sum(dim=0) for rows in zip(*means)]  # w, shift
-        flat = distributed.sum_over_ranks(torch.cat(parts)) / (self.config.rounds * self.num_shares)
-        flat = flat.nan_to_num(nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT)
+        flat = distributed.sum_over_ranks(torch.cat(parts)).div_(self.config.rounds * self.num_shares)
+        torch.nan_to_num(flat, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=flat)
         *gradients, bad, w, shift = flat.split([part.numel() for part in parts] + ([] if means else [0, 0]))
         skip = bad > 0
         training_stats.report0("Progress/skipped_steps", skip)
         for parameter, gradient in zip(parameters, gradients):
-            parameter.grad = gradient.masked_fill(skip, 0).reshape(parameter.shape)
+            parameter.grad = gradient.masked_fill_(skip, 0).reshape(parameter.shape)
         if means:
             self._track(self.G.backbone.mapping, w, skip)
             if self.G.grid_model.self_adaptive_camera:
@@ -330,7 +337,8 @@ class Trainer:
             average.copy_(current.lerp(average, decay))
         for average, current in zip(self.G_ema.buffers(), self.G.buffers()):
             average.copy_(current)
-        self.G_ema.neural_rendering_resolution = self.loss.moment(self.nimg).rendering_resolution
+        for generator in (self.G, self.G_ema):
+            generator.neural_rendering_resolution = self.loss.moment(self.nimg).rendering_resolution
 
     # Ticks
 
@@ -395,17 +403,12 @@ class Trainer:
             )
         )
 
-    @property
-    def snapshot_path(self) -> Path:
-        """Where the snapshot of this moment is, or would be."""
-        return self.run_dir / f"network-snapshot-{self.nimg // 1000:06d}.pkl"
-
     def _save_networks(self) -> None:
         modules = dict(G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe)
-        training_set = dict(
-            class_name="training.dataset.HeadDataset", img_data=str(self.config.img_data), seg_data=str(self.config.seg_data)
-        )
-        save_snapshot(self.snapshot_path, modules, dict(training_set_kwargs=training_set))
+        training_set = dict(class_name="training.dataset.HeadDataset", **self.config.dataset_kwargs())
+        path = self.run_dir / f"network-snapshot-{self.nimg // 1000:06d}.pkl"
+        save_snapshot(path, modules, dict(training_set_kwargs=training_set))
+        self.last_snapshot = path
 
     def close(self) -> None:
         """Close files and end the workers of the loader."""

@@ -25,7 +25,8 @@ def keyframe_seeds(
 ) -> list[list[int]]:
     """Which seeds each of the `cells` goes through: lists of `num_keyframes`, filled in order and shuffled if asked.
 
-    Without `num_keyframes` the seeds must divide among the cells (UserError if not); with it they are repeated as needed.
+    Without `num_keyframes` the seeds must divide among the cells; with it they are repeated as needed.  UserError if they do
+    not divide, or do not all fit.
     """
     if num_keyframes is None:
         if len(seeds) % cells:
@@ -34,6 +35,8 @@ def keyframe_seeds(
                 "or --num-keyframes to repeat them"
             )
         num_keyframes = len(seeds) // cells
+    if len(seeds) > cells * num_keyframes:
+        raise UserError(f"{len(seeds)} seeds do not fit in {cells} cells of {num_keyframes} keyframes: give fewer, or more --num-keyframes")
     filled = np.resize(seeds, cells * num_keyframes)
     if shuffle_seed is not None:
         np.random.RandomState(shuffle_seed).shuffle(filled)

@@ -58,8 +58,7 @@ def ray_limits(
     nearest entry and the farthest exit of the others, where they find nothing.
     """
     if settings.ray_start != "auto":
-        limits = torch.tensor([settings.ray_start, settings.ray_end], dtype=torch.float32, device=origins.device)
-        return limits[0].reshape(1, 1, 1), limits[1].reshape(1, 1, 1)
+        return origins.new_full([1, 1, 1], settings.ray_start), origins.new_full([1, 1, 1], settings.ray_end)
     start, end, hit = ray_sampler.box_limits(origins, directions, settings.box_warp)
     infinity = torch.full_like(start, float("inf"))
     nearest = torch.where(hit, start, infinity).min()
@@ -80,7 +79,7 @@ def cut_density(densities: torch.Tensor, points: torch.Tensor, settings: Renderi
     if settings.cut_margin is None:
         return densities
     limit = settings.box_warp / 2 - settings.cut_margin
-    outside = (points[..., (0, 2)].abs() > limit).any(dim=-1, keepdim=True)
+    outside = (points[..., :1].abs() > limit) | (points[..., 2:].abs() > limit)
     return densities.masked_fill(outside, _EMPTY)
 
 

@@ -14,10 +14,13 @@ TRIPLANE_AXES = ((0, 1), (0, 2), (2, 0))
 
 
 def split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
-    """A backbone's output [N, 3·C·depth, H, W] as grids [N, 3, C, depth, H, W], a cell's features side by side in memory."""
+    """A backbone's output [N, 3·C·depth, H, W] as grids [N, 3, C, depth, H, W].
+
+    On the CPU a cell's features are brought side by side in memory, once for all lookups.
+    """
     batch, channels, height, width = planes.shape
     grids = planes.reshape(batch, 3, channels // (3 * depth), depth, height, width)
-    return grids.movedim(2, -1).contiguous().movedim(-1, 2)
+    return grids.movedim(2, -1).contiguous().movedim(-1, 2) if grids.device.type == "cpu" else grids
 
 
 def sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat: bool = False) -> torch.Tensor:
@@ -38,7 +41,7 @@ def _mean_of_lookups(grids: torch.Tensor, points: torch.Tensor, axes: tuple[tupl
     """The reference: PyTorch's own lookup, grid by grid; grids [N, 3, C, (D,) H, W], points [N, M, 3] in [-1, 1]."""
     features = 0
     for index, order in enumerate(axes):
-        where = points[..., order].unflatten(1, (*[1] * (len(order) - 1), -1))  # [N, (1,) 1, M, len(order)]
+        where = torch.stack([points[..., axis] for axis in order], dim=-1).unflatten(1, (*[1] * (len(order) - 1), -1))  # [N, (1,) 1, M, len(order)]
         found = F.grid_sample(grids[:, index].contiguous(), where, align_corners=False)
         features = features + found.flatten(2)
     return features.mT / 3
