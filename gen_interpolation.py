@@ -1,6 +1,5 @@
 """A style-mixing sheet: which layers of the generator hold what, seen from the front, the side and the back."""
 
-
 import click
 import numpy as np
 

@@ -51,11 +51,17 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--cfg", click.Choice(settings.SCENES), "Where the cameras of the data are, and how rays are sampled", required=True)
 @option("--img_data", str, "Images with labels, a folder or zip of dataset_tool_seg.py", required=True)
 @option("--seg_data", str, "Their masks, a folder or zip", required=True)
-@option("--gpus", AT_LEAST_ONE, "Processes, one per GPU (or sharing the CPU); under torchrun, its number of them", required=True)
+@option(
+    "--gpus", AT_LEAST_ONE, "Processes, one per GPU (or sharing the CPU); under torchrun, its number of them", required=True
+)
 @option("--batch", AT_LEAST_ONE, "Samples in a batch, all GPUs together", required=True)
 @option("--gamma", NOT_NEGATIVE, "Weight of R1 on image and raw image", required=True)
 @option("--gamma_seg", NOT_NEGATIVE, "Weight of R1 on the mask", required=True)
-@option("--preset", click.Choice(settings.PRESETS), "Sizes of the networks: those of the paper, half of them, or what a CPU can train")
+@option(
+    "--preset",
+    click.Choice(settings.PRESETS),
+    "Sizes of the networks: those of the paper, half of them, or what a CPU can train",
+)
 @option("--device", str, "cpu, cuda or auto")
 @option("--desc", str, "Text at the end of the run folder's name")
 @option("--metrics", Names(choices=()), "Metrics at every snapshot; none is the only choice")
@@ -106,7 +112,9 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--neural_rendering_resolution_initial", AT_LEAST_ONE, "Pixels of the raw image at first")
 @option("--neural_rendering_resolution_final", AT_LEAST_ONE, "Pixels of the raw image in the end; as at first if not given")
 @option("--neural_rendering_resolution_fade_kimg", COUNT, "Thousands of images from one to the other")
-@option("--disc_module", click.Choice(settings.DISCRIMINATORS), "How the discriminator sees the mask: a branch, or a channel (V2)")
+@option(
+    "--disc_module", click.Choice(settings.DISCRIMINATORS), "How the discriminator sees the mask: a branch, or a channel (V2)"
+)
 @option("--d_num_fp16_res", COUNT, "Highest resolutions of the discriminator that run in float16 (on a GPU)")
 @option("--disc_c_noise", NOT_NEGATIVE, "Noise on the discriminator's labels, in their deviations")
 @option("--seg_resolution", click.IntRange(min=8), "Pixels of the mask's branch")

@@ -13,7 +13,6 @@ import tqdm
 
 from .util import UserError
 
-
 MAX_SEED = 2**32 - 1  # of NumPy's RandomState
 
 

@@ -21,10 +21,14 @@ def select_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     if device.type != "cuda":
         raise UserError(f"--device {name}: this project runs on cpu and cuda")
     if not torch.cuda.is_available():
-        raise UserError(f"--device {name}: PyTorch finds no CUDA device here; use --device cpu, or check nvidia-smi and the installed build")
+        raise UserError(
+            f"--device {name}: PyTorch finds no CUDA device here; use --device cpu, or check nvidia-smi and the installed build"
+        )
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: GPU {index} was asked for and there are {torch.cuda.device_count()}; lower --gpus or choose another")
+        raise UserError(
+            f"--device {name}: there is no GPU {index}, only {torch.cuda.device_count()} of them; lower --gpus or choose another"
+        )
     return torch.device("cuda", index)
 
 

@@ -20,7 +20,6 @@ import torch
 
 from dnnlib import EasyDict
 
-
 MAX_INSTRUCTIONS = 5_000_000  # a large snapshot has about 100,000
 
 

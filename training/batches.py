@@ -31,7 +31,9 @@ class Batch:
 class BatchSource:
     """Batches for the process `rank` of `num_shares`, from image number `nimg` of the endless order on."""
 
-    def __init__(self, dataset: HeadDataset, config: TrainingConfig, device: torch.device, rank: int, num_shares: int, nimg: int):
+    def __init__(
+        self, dataset: HeadDataset, config: TrainingConfig, device: torch.device, rank: int, num_shares: int, nimg: int
+    ):
         self.dataset = dataset
         self.config = config
         self.device = device
@@ -93,7 +95,9 @@ class BatchSource:
     def _replace_workers(self, reason: str) -> None:
         self._lost_workers += 1
         if self._lost_workers > LOST_WORKERS_LIMIT:
-            raise UserError(f"workers that read data died {self._lost_workers} times; free memory, or lower --workers") from None
+            raise UserError(
+                f"workers that read data died {self._lost_workers} times; free memory, or lower --workers"
+            ) from None
         print(f"A worker that reads data died; starting others ({reason})")
         self._micro_batches = self._start_workers()
 

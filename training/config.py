@@ -393,11 +393,15 @@ class TrainingConfig:
         """Name of the super-resolution class for pictures of `img_resolution` pixels."""
         modules = LIGHT_SR_MODULES if self.light_sr else SR_MODULES
         if img_resolution not in modules:
-            raise UserError(f"the data set has {img_resolution} pixels and training makes 128, 256 or 512; run dataset_tool_seg.py --resolution")
+            raise UserError(
+                f"the data set has {img_resolution} pixels and training makes 128, 256 or 512; run dataset_tool_seg.py --resolution"
+            )
         if self.sr_module is None:
             return modules[img_resolution]
         name = self.sr_module.removeprefix("training.superresolution.")
         fitting = [known for known, layout in LAYOUTS.items() if layout.output_resolution == img_resolution]
         if name not in fitting:
-            raise UserError(f"--sr-module {name} does not make {img_resolution} pixels, the size of the data; choose {' or '.join(fitting)}")
+            raise UserError(
+                f"--sr-module {name} does not make {img_resolution} pixels as the data has; choose {' or '.join(fitting)}"
+            )
         return name

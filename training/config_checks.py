@@ -24,13 +24,25 @@ _CONDITIONS = (
     ("target", lambda c: c.aug == "ada", "it is the target of --aug ada"),
     ("resume_kimg", lambda c: c.resume is not None, "it counts what --resume has seen"),
     ("resume_blur", lambda c: c.resume is not None, "it is about --resume"),
-    ("blur_fade_kimg", lambda c: c.resume is None or c.resume_blur, "after --resume the blur is over but with --resume_blur true"),
-    ("gpc_reg_fade_kimg", lambda c: c.resume is None or c.resume_blur, "after --resume the fade is over but with --resume_blur true"),
+    (
+        "blur_fade_kimg",
+        lambda c: c.resume is None or c.resume_blur,
+        "after --resume the blur is over but with --resume_blur true",
+    ),
+    (
+        "gpc_reg_fade_kimg",
+        lambda c: c.resume is None or c.resume_blur,
+        "after --resume the fade is over but with --resume_blur true",
+    ),
     ("gpc_reg_prob", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
     ("gpc_reg_fade_kimg", lambda c: c.gen_pose_cond, "it needs --gen_pose_cond true"),
     ("bcg_reg_prob", lambda c: c.use_background, "it needs --use_background true"),
     ("density_reg_every", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
-    ("density_reg_p_dist", lambda c: c.density_reg > 0 and c.reg_type == "l1", "it needs --reg_type l1 and --density_reg over 0"),
+    (
+        "density_reg_p_dist",
+        lambda c: c.density_reg > 0 and c.reg_type == "l1",
+        "it needs --reg_type l1 and --density_reg over 0",
+    ),
     ("reg_type", lambda c: c.density_reg > 0, "it needs --density_reg over 0"),
     ("seg_resolution", lambda c: c.disc_module == "MaskDualDiscriminator", "only MaskDualDiscriminator has a branch for masks"),
     (
@@ -38,7 +50,11 @@ _CONDITIONS = (
         lambda c: c.neural_rendering_resolution_final is not None,
         "it needs --neural_rendering_resolution_final",
     ),
-    ("c_noise", lambda c: False, "the family offers it and does nothing with it; --disc_c_noise acts on the discriminator's labels"),
+    (
+        "c_noise",
+        lambda c: False,
+        "the family offers it and does nothing with it; --disc_c_noise acts on the discriminator's labels",
+    ),
     ("sr_first_cutoff", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
     ("sr_first_stopband", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
     ("cond", lambda c: False, "without camera labels there is nothing to render pictures with"),
@@ -52,14 +68,19 @@ def _check_effects(config: "TrainingConfig") -> None:
         if getattr(config, name) != defaults[name] and not acts(config):
             raise UserError(f"--{name} {getattr(config, name)} would have no effect: {reason}")
     if config.reg_type in ("l1-alt", "total-variation"):
-        raise UserError(f"--reg_type {config.reg_type} is offered by the family and does nothing there; use l1, monotonic-detach or monotonic-fixed")
+        raise UserError(
+            f"--reg_type {config.reg_type} is offered by the family and does nothing there; "
+            "use l1, monotonic-detach or monotonic-fixed"
+        )
 
 
 def _check_batch(config: "TrainingConfig") -> None:
     if config.batch % config.gpus:
         raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus}")
     if config.batch % (config.gpus * config.micro_batch):
-        raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus} times --batch-gpu {config.micro_batch}")
+        raise UserError(
+            f"--batch {config.batch} must be a multiple of --gpus {config.gpus} times --batch-gpu {config.micro_batch}"
+        )
     if config.micro_batch % min(config.mbstd_group, config.micro_batch):
         raise UserError(f"--mbstd-group {config.mbstd_group} must divide the batch of a GPU, {config.micro_batch}")
     if config.disc_c_noise > 0 and config.micro_batch < 2:
@@ -82,8 +103,13 @@ def _check_sizes(config: "TrainingConfig") -> None:
 
 def _check_run(config: "TrainingConfig") -> None:
     if config.resume_kimg >= config.kimg:
-        raise UserError(f"--resume_kimg {config.resume_kimg} leaves nothing to do up to --kimg {config.kimg:g}, which counts from 0")
+        raise UserError(
+            f"--resume_kimg {config.resume_kimg} leaves nothing to do up to --kimg {config.kimg:g}, which counts from 0"
+        )
     if config.desc and ("/" in config.desc or os.sep in config.desc):
         raise UserError(f"--desc {config.desc} becomes part of a folder's name and cannot hold a slash")
     if config.gpus > 1 and config.device.startswith("cuda:"):
-        raise UserError(f"--device {config.device} is one GPU and --gpus asks for {config.gpus}: leave it out, or set CUDA_VISIBLE_DEVICES")
+        raise UserError(
+            f"--device {config.device} is one GPU and --gpus asks for {config.gpus}: leave it out, or set "
+            "CUDA_VISIBLE_DEVICES"
+        )

@@ -40,7 +40,9 @@ class HeadDataset(torch.utils.data.Dataset):
         self._labels = _labels_of(self.images, self._image_names)
         self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> picture
         if not len(self._sources):
-            raise UserError(f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw, --max_yaw")
+            raise UserError(
+                f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw, --max_yaw"
+            )
         self._unmirrored = len(self._sources)
         if mirror:
             self._sources = np.tile(self._sources, 2)
@@ -56,7 +58,9 @@ class HeadDataset(torch.utils.data.Dataset):
         for name, array in ((self._image_names[source], image), (self._mask_names[source], mask)):
             if array.shape[:2] != (self.resolution, self.resolution):
                 size = "x".join(map(str, array.shape[1::-1]))
-                raise UserError(f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check")
+                raise UserError(
+                    f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check"
+                )
         if self.is_mirrored(index):
             image, mask = image[:, ::-1], mask[:, ::-1]
         return image.transpose(2, 0, 1).copy(), mask[None].copy(), self.label(index)
@@ -76,7 +80,9 @@ class HeadDataset(torch.utils.data.Dataset):
         height, width = _read(self.images, name, decode_image).shape[:2]
         if height != width or height & (height - 1):
             advice = "prepare it with dataset_tool_seg.py --resolution 512x512"
-            raise UserError(f"{name} in {self.images.path} is {width}x{height}; pictures must be square, a power of two wide: {advice}")
+            raise UserError(
+                f"{name} in {self.images.path} is {width}x{height}; pictures must be square, a power of two wide: {advice}"
+            )
         return height
 
 
@@ -96,10 +102,15 @@ def _pair(images: Archive, masks: Archive) -> tuple[list[str], list[str]]:
         raise UserError(f"{images.path} holds no pictures")
     missing = [name for name in names if stem(name) not in masks_by_stem]
     if missing:
-        raise UserError(f"{len(missing)} of {len(names)} images have no mask in {masks.path}, such as {missing[0]}; run dataset_tool_seg.py")
+        raise UserError(
+            f"{len(missing)} of {len(names)} images have no mask in {masks.path}, such as {missing[0]}; run dataset_tool_seg.py"
+        )
     if len(masks_by_stem) > len(names):
         extra = sorted(set(masks_by_stem) - {stem(name) for name in names})
-        raise UserError(f"{len(extra)} masks in {masks.path} have no image in {images.path}, such as {masks_by_stem[extra[0]]}; run dataset_tool_seg.py")
+        raise UserError(
+            f"{len(extra)} masks in {masks.path} have no image in {images.path}, such as {masks_by_stem[extra[0]]}; "
+            "run dataset_tool_seg.py"
+        )
     return names, [masks_by_stem[stem(name)] for name in names]
 
 
@@ -113,7 +124,9 @@ def _labels_of(images: Archive, names: list[str]) -> np.ndarray:
         raise UserError(f"dataset.json in {images.path} lacks {len(missing)} of {len(names)} images, such as {missing[0]}")
     wrong = [name for name in names if len(labels[name]) != camera_utils.LABEL_DIM or not np.isfinite(labels[name]).all()]
     if wrong:
-        raise UserError(f"dataset.json in {images.path}: the label of {wrong[0]} is not {camera_utils.LABEL_DIM} finite numbers")
+        raise UserError(
+            f"dataset.json in {images.path}: the label of {wrong[0]} is not {camera_utils.LABEL_DIM} finite numbers"
+        )
     return np.array([labels[name] for name in names], dtype=np.float32)
 
 

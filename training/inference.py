@@ -95,7 +95,9 @@ def load_generator(
         G.rendering_kwargs[name] = int(G.rendering_kwargs[name] * sample_mult)
     samples = G.rendering_kwargs.depth_resolution
     if not MIN_SAMPLES <= samples <= MAX_SAMPLES:
-        raise UserError(f"--sample_mult {sample_mult:g} makes {samples} samples on a ray; {MIN_SAMPLES} to {MAX_SAMPLES} will do")
+        raise UserError(
+            f"--sample_mult {sample_mult:g} makes {samples} samples on a ray; {MIN_SAMPLES} to {MAX_SAMPLES} will do"
+        )
     if nrr is not None:
         G.neural_rendering_resolution = nrr
     return G

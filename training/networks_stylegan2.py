@@ -502,7 +502,13 @@ class DiscriminatorBlock(torch.nn.Module):
             trainable = first_layer_idx + self.num_layers >= freeze_layers
             self.num_layers += 1
             return Conv2dLayer(
-                inputs, outputs, kernel_size, trainable=trainable, conv_clamp=conv_clamp, resample_filter=resample_filter, **kwargs
+                inputs,
+                outputs,
+                kernel_size,
+                trainable=trainable,
+                conv_clamp=conv_clamp,
+                resample_filter=resample_filter,
+                **kwargs,
             )
 
         if in_channels == 0 or architecture == "skip":

@@ -68,7 +68,9 @@ class StatsWriter:
 
         Raises OSError if it cannot be written.
         """
-        record = {name: {key: number if math.isfinite(number) else None for key, number in s.items()} for name, s in stats.items()}
+        record = {
+            name: {key: number if math.isfinite(number) else None for key, number in s.items()} for name, s in stats.items()
+        }
         self._file.write(json.dumps(dict(record, nimg=nimg, timestamp=time.time())) + "\n")
         self._file.flush()
         if self._events is not None:

@@ -57,7 +57,9 @@ class SuperresolutionHybrid(torch.nn.Module):
         """`channel_base` and `channel_max` are in every checkpoint's arguments; the widths are fixed by the layout."""
         super().__init__()
         if img_resolution != self.layout.output_resolution:
-            raise ValueError(f"{type(self).__name__} makes pictures of {self.layout.output_resolution} pixels, not {img_resolution}")
+            raise ValueError(
+                f"{type(self).__name__} makes pictures of {self.layout.output_resolution} pixels, not {img_resolution}"
+            )
         self.sr_antialias = sr_antialias
         use_fp16 = sr_num_fp16_res > 0
         resolution = self.layout.input_resolution

@@ -126,7 +126,9 @@ class Trainer:
     def _set_up_networks(self) -> None:
         config, resolution = self.config, self.dataset.resolution
         self.G = construct_class_by_name(**config.generator_kwargs(resolution)).train().requires_grad_(False).to(self.device)
-        self.D = construct_class_by_name(**config.discriminator_kwargs(resolution)).train().requires_grad_(False).to(self.device)
+        self.D = (
+            construct_class_by_name(**config.discriminator_kwargs(resolution)).train().requires_grad_(False).to(self.device)
+        )
         self.G.neural_rendering_resolution = config.neural_rendering_resolution_initial
         self.G_ema = copy.deepcopy(self.G).eval()
         self.augment_pipe = None
@@ -144,7 +146,7 @@ class Trainer:
             self.not_transferred[name] = misc.copy_params_and_buffers(source, getattr(self, name))
 
     def _set_up_phases(self) -> None:
-        """One phase for each network and loss; a regulariser every few batches is a phase of its own (Karras 2020, appendix B)."""
+        """A phase for each network and loss; what comes every few batches is one of its own (Karras 2020, appendix B)."""
         config = self.config
         g_interval = config.density_reg_every if config.density_reg > 0 else None
         self.phases = []
@@ -214,13 +216,14 @@ class Trainer:
         with atomic_path(self.run_dir / OPTIONS_NAME) as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n")
         print(f"Run folder:  {self.run_dir}" + (f", going on at {self.nimg / 1000:g} kimg" if self.batches else ""))
-        print(f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels, mirrored ones and repeats included")
-        print(f"Device:      {self.device}, {self.num_shares} process(es), {config.rounds} x {config.micro_batch} samples each per batch")
+        print(f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels with mirrored ones and repeats")
+        share = f"{config.rounds} x {config.micro_batch} samples each per batch"
+        print(f"Device:      {self.device}, {self.num_shares} process(es), {share}")
         for name in ("G", "D"):
             print(f"\n{name}:\n{misc.summarize(getattr(self, name))}")
         for name, tensors in self.not_transferred.items():
             if tensors:
-                print(f"\n{name}: {len(tensors)} tensors of {config.resume} have no counterpart of their shape here, such as {tensors[0]}")
+                print(f"\n{name}: {len(tensors)} tensors find none of their shape in {config.resume}, such as {tensors[0]}")
         print(f"\nTraining to {config.kimg:g} kimg; Ctrl-C finishes the step, saves and stops.\n")
 
     # The loop
@@ -231,7 +234,9 @@ class Trainer:
         stopping = False
         while self.nimg < end and not stopping:
             target = self._next_tick_end()
-            with progress(total=target - self.nimg, unit="img", desc=self._tick_name(), disable=self.rank != 0, leave=False) as bar:
+            with progress(
+                total=target - self.nimg, unit="img", desc=self._tick_name(), disable=self.rank != 0, leave=False
+            ) as bar:
                 while self.nimg < target and not stopping:
                     self.step()
                     bar.update(self.config.batch)
@@ -370,8 +375,8 @@ class Trainer:
         self.skipped_steps += skipped
         if self.skipped_steps > SKIPPED_STEPS_LIMIT and self.stats["Progress/skipped_steps"] > 0.5:
             raise UserError(
-                f"training has broken down: {self.skipped_steps} steps had no finite loss; --resume a snapshot from before, with lower "
-                "--glr and --dlr, more --gamma, or --g_num_fp16_res 0 --sr_num_fp16_res 0 --d_num_fp16_res 0"
+                f"training has broken down: {self.skipped_steps} steps had no finite loss; --resume a snapshot from before, "
+                "with lower --glr and --dlr, more --gamma, or --g_num_fp16_res 0 --sr_num_fp16_res 0 --d_num_fp16_res 0"
             )
 
     def save(self) -> None:

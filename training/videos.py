@@ -36,7 +36,9 @@ def keyframe_seeds(
             )
         num_keyframes = len(seeds) // cells
     if len(seeds) > cells * num_keyframes:
-        raise UserError(f"{len(seeds)} seeds do not fit in {cells} cells of {num_keyframes} keyframes: give fewer, or more --num-keyframes")
+        raise UserError(
+            f"{len(seeds)} seeds do not fit in {cells} cells of {num_keyframes} keyframes: give fewer, or more --num-keyframes"
+        )
     filled = np.resize(seeds, cells * num_keyframes)
     if shuffle_seed is not None:
         np.random.RandomState(shuffle_seed).shuffle(filled)

@@ -5,9 +5,7 @@ import torch
 from .ray_sampler import box_limits
 
 
-def get_ray_limits_box(
-    rays_o: torch.Tensor, rays_d: torch.Tensor, box_side_length: float
-) -> tuple[torch.Tensor, torch.Tensor]:
+def get_ray_limits_box(rays_o: torch.Tensor, rays_d: torch.Tensor, box_side_length: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Where rays (origins and directions [..., 3]) enter and leave the cube about the origin, [..., 1] each.
 
     Rays that miss it have -1 and -2.

@@ -27,9 +27,7 @@ def march_weights(densities: torch.Tensor, depths: torch.Tensor) -> torch.Tensor
     return alpha * passed
 
 
-def march_rays(
-    features: torch.Tensor, densities: torch.Tensor, depths: torch.Tensor, white_back: bool = False
-) -> March:
+def march_rays(features: torch.Tensor, densities: torch.Tensor, depths: torch.Tensor, white_back: bool = False) -> March:
     """Composite samples sorted by depth: features [N, R, S, C], densities and depths [N, R, S, 1].
 
     Depth is the mean of the mid-points by weight, within the depths of the whole batch; rays that hit nothing get the

@@ -3,9 +3,7 @@
 import torch
 
 
-def sample_rays(
-    cam2world: torch.Tensor, intrinsics: torch.Tensor, resolution: int
-) -> tuple[torch.Tensor, torch.Tensor]:
+def sample_rays(cam2world: torch.Tensor, intrinsics: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Origins and unit directions [N, resolution², 3] of rays through pixel centres, row by row.
 
     cam2world [N, 4, 4] with OpenCV axes, intrinsics [N, 3, 3] normalised by the picture's size (skew is honoured).

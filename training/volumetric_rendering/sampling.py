@@ -4,9 +4,7 @@ import torch
 import torch.nn.functional as F
 
 
-def stratified_depths(
-    start: torch.Tensor, end: torch.Tensor, jitter: torch.Tensor, disparity: bool = False
-) -> torch.Tensor:
+def stratified_depths(start: torch.Tensor, end: torch.Tensor, jitter: torch.Tensor, disparity: bool = False) -> torch.Tensor:
     """Depths [N, R, S, 1] from `start` to `end` (broadcastable to [N, R, 1]), each moved by `jitter` of a step.
 
     `jitter` [N, R, S, 1] is uniform in [0, 1).  `disparity` spreads them evenly in 1 / depth.

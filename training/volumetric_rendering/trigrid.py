@@ -41,7 +41,9 @@ def _mean_of_lookups(grids: torch.Tensor, points: torch.Tensor, axes: tuple[tupl
     """The reference: PyTorch's own lookup, grid by grid; grids [N, 3, C, (D,) H, W], points [N, M, 3] in [-1, 1]."""
     features = 0
     for index, order in enumerate(axes):
-        where = torch.stack([points[..., axis] for axis in order], dim=-1).unflatten(1, (*[1] * (len(order) - 1), -1))  # [N, (1,) 1, M, len(order)]
+        where = torch.stack([points[..., axis] for axis in order], dim=-1).unflatten(
+            1, (*[1] * (len(order) - 1), -1)
+        )  # [N, (1,) 1, M, len(order)]
         found = F.grid_sample(grids[:, index].contiguous(), where, align_corners=False)
         features = features + found.flatten(2)
     return features.mT / 3

@@ -45,9 +45,7 @@ class TriPlaneGenerator(torch.nn.Module):
         bcg_kwargs = copy.deepcopy(synthesis_kwargs)
         bcg_kwargs["channel_base"] = bcg_kwargs["channel_base"] // 2
         self.bcg_synthesis = SynthesisNetwork(w_dim, self.superresolution.input_resolution, img_channels=32, **bcg_kwargs)
-        self.t_mapping = MappingNetwork(
-            z_dim, c_dim, 3, num_ws=1, lr_multiplier=1, last_activation="linear", **mapping_kwargs
-        )
+        self.t_mapping = MappingNetwork(z_dim, c_dim, 3, num_ws=1, lr_multiplier=1, last_activation="linear", **mapping_kwargs)
         self.neural_rendering_resolution = 64
         self.rendering_kwargs = rendering_kwargs
         self._last_planes = None
