@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= demo-out
 SEEDS ?= 0-3
-KIMG ?= 0.8
+KIMG ?= 1.2
 
 .PHONY: demo test clean
 

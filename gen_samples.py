@@ -33,7 +33,7 @@ def main(
     shapes: bool,
     shape_res: int,
     shape_format: str,
-    shape_level: float,
+    shape_level: float | None,
     **loading: object,
 ) -> None:
     """Draw a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) of each seed.

@@ -53,7 +53,7 @@ def main(
     shapes: bool,
     shape_res: int,
     shape_format: str,
-    shape_level: float,
+    shape_level: float | None,
     **loading: object,
 ) -> None:
     """Film the faces of the seeds in a grid, as an H.264 mp4.

@@ -78,13 +78,13 @@ def test_a_rank_that_is_killed_is_named_and_ends_the_others(head_data, tmp_path,
     assert not [pid for pid in ranks if os.path.exists(f"/proc/{pid}")]
 
 
-def tiny_trainer(head_data, **changes):
+def tiny_trainer(head_data, device=torch.device("cpu"), **changes):
     options = dict(PRESETS["cpu"], cbase=1024, cmax=8, triplane_size=16, depth_resolution=4, depth_resolution_importance=4)
     options.update(
         outdir="", cfg="ffhq", img_data=str(head_data[0]), seg_data=str(head_data[1]), gpus=1, batch=4, gamma=1, gamma_seg=1
     )
     options.update(neural_rendering_resolution_initial=8, density_reg=0, trans_reg=1.0, **changes)
-    return Trainer(TrainingConfig(**options), torch.device("cpu"))
+    return Trainer(TrainingConfig(**options), device)
 
 
 def test_a_step_without_a_finite_loss_moves_nothing(head_data, tmp_path):

@@ -76,3 +76,22 @@ def test_golden_phase(record, settings, nimg, phase):
     assert float(norm) == pytest.approx(expected.pop("grad_norm"), rel=1e-3)
     assert {name: collector[name] for name in collector.names()} == pytest.approx(expected, rel=1e-4)
     assert all(p.grad is None for p in other.parameters())
+
+
+@pytest.mark.parametrize(
+    "kind, names", [("l1", {"l1"}), ("monotonic-detach", {"monotonic", "l1"}), ("monotonic-fixed", {"monotonic", "l1"})]
+)
+def test_density_regularisers_teach_the_generator_alone(kind, names):
+    G, D = golden_network("generator_small"), golden_network("discriminator_small")
+    G.rendering_kwargs.update(density_reg=0.25, reg_type=kind)
+    loss = StyleGAN2Loss(torch.device("cpu"), G=G, D=D, **dict(PLAIN, style_mixing_prob=1.0))
+    collector = training_stats.Collector(keep_previous=False)
+    D.requires_grad_(False)
+    torch.manual_seed(0)
+    z, c = torch.from_numpy(draw("gen_z", (4, 512))), torch.from_numpy(np.load(GOLDEN / "training_small.npz")["c"])
+    outcome = loss.accumulate_gradients("Greg", None, None, None, gen_z=z, gen_c=c, gain=4, cur_nimg=0)
+    collector.update()
+    assert set(collector.names()) == {f"Loss/G/density_{name}" for name in names}
+    assert float(outcome.loss) == pytest.approx(sum(collector[name] for name in collector.names()), rel=1e-5)
+    assert G.decoder.net[0].weight.grad.abs().sum() > 0  # densities
+    assert G.torgb.weight.grad is None and G.superresolution.block0.conv0.weight.grad is None  # colours

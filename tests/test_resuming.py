@@ -174,3 +174,16 @@ def test_two_processes_do_not_write_in_one_folder(head_data, tmp_path):
     process.terminate()
     process.communicate()
     assert code == 1 and "another process trains in" in output
+
+
+def test_a_run_goes_on_under_torchrun(head_data, tmp_path):
+    """Rank 0 alone finds out what to go on with."""
+    run(tmp_path, head_data, f"--gpus 2 --kimg 0.012 {SHORT} --desc first")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    words = [*launcher, *command(tmp_path, head_data, f"--gpus 2 --kimg 0.02 {SHORT} --desc first")[1:]]
+    result = subprocess.run(
+        words, cwd=ROOT, env=dict(os.environ, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert "going on at 0.012 kimg" in result.stdout
+    assert final_state(tmp_path)["nimg"] == 20

@@ -96,7 +96,7 @@ def test_volume_file_is_flipped_in_x(ball_face, tmp_path):
 def test_surface_has_the_right_place_size_and_orientation(ball_face):
     trimesh = pytest.importorskip("trimesh")
     pytest.importorskip("skimage")
-    vertices, faces = shapes.surface(shapes.density_grid(*ball_face, resolution=80), box_warp=1.0)
+    vertices, faces = shapes.surface(shapes.density_grid(*ball_face, resolution=80), 1.0, shapes.DEFAULT_LEVEL)
     np.testing.assert_allclose(np.linalg.norm(vertices - CENTRE, axis=1), RADIUS, atol=5e-4)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert mesh.is_watertight
@@ -107,7 +107,7 @@ def test_surface_is_where_the_camera_sees_it(ball_face):
     """The middle of the mesh, projected into a picture from the side, is the middle of the mask drawn there."""
     pytest.importorskip("skimage")
     G, face = ball_face
-    middle = shapes.surface(shapes.density_grid(G, face, 64), box_warp=1.0)[0].mean(axis=0)
+    middle = shapes.surface(shapes.density_grid(G, face, 64), 1.0, shapes.DEFAULT_LEVEL)[0].mean(axis=0)
     label = inference.orbit(G)(inference.View(yaw=0.6, pitch=-0.3))
     mask = inference.render(G, face, label)["image_mask"][0, 0]
     cam2world, intrinsics = camera_utils.unpack_label(label[0])
@@ -124,7 +124,14 @@ def test_no_surface_is_one_clear_line(ball_face):
     with pytest.raises(UserError, match=r"no surface at density 500: .* between -\d+.* and 1\d\d.*--shape-level"):
         shapes.surface(shapes.density_grid(*ball_face, resolution=32), 1.0, level=500)
     with pytest.raises(UserError, match="no surface at density 10"):
-        shapes.surface(np.full([16, 16, 16], np.nan, dtype=np.float32), 1.0)
+        shapes.surface(np.full([16, 16, 16], np.nan, dtype=np.float32), 1.0, shapes.DEFAULT_LEVEL)
+
+
+def test_a_face_that_nowhere_reaches_the_usual_level_gets_half_its_highest(capsys):
+    assert shapes.usual_level(np.array([-5.0, 10.5])) == shapes.DEFAULT_LEVEL
+    assert capsys.readouterr().out == ""
+    assert shapes.usual_level(np.array([-5.0, 7.0])) == 3.5
+    assert "reach 7, not 10" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("suffix", shapes.MESH_FORMATS)

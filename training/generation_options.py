@@ -77,9 +77,8 @@ _SHAPE_OPTIONS = (
     ),
     click.option(
         "--shape-level",
-        help="Density at a mesh's surface",
+        help=f"Density at a mesh's surface  [default: {DEFAULT_LEVEL:g}, or half the highest where no density reaches it]",
         type=cli.FiniteFloat(min=EMPTY_DENSITY, min_open=True),
-        default=DEFAULT_LEVEL,
         callback=_needs_shapes,
     ),
 )

@@ -53,7 +53,7 @@ def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
         volume.set_data(np.ascontiguousarray(densities[::-1]))
 
 
-def surface(densities: np.ndarray, box_warp: float, level: float = DEFAULT_LEVEL) -> tuple[np.ndarray, np.ndarray]:
+def surface(densities: np.ndarray, box_warp: float, level: float) -> tuple[np.ndarray, np.ndarray]:
     """Vertices [V, 3] in world units and outward triangles [F, 3] where the density is `level`, by marching cubes.
 
     World axes are kept (y up, z toward the viewer, right-handed): nothing is mirrored.  UserError if there is no surface.
@@ -71,6 +71,15 @@ def surface(densities: np.ndarray, box_warp: float, level: float = DEFAULT_LEVEL
     # 'ascent': densities are higher inside, and triangles face outward.
     vertices, faces, _, _ = measure.marching_cubes(densities, level, gradient_direction="ascent")
     return vertices * spacing - box_warp / 2, faces
+
+
+def usual_level(densities: np.ndarray) -> float:
+    """DEFAULT_LEVEL, or half the highest density of a face that nowhere reaches it, as early in training."""
+    highest = float(densities.max())
+    if highest > DEFAULT_LEVEL:
+        return DEFAULT_LEVEL
+    print(f"The densities of this face reach {highest:.3g}, not {DEFAULT_LEVEL:g}: its surface is taken at half of that")
+    return highest / 2
 
 
 @torch.no_grad()
@@ -96,13 +105,17 @@ def save_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, path:
 
 
 def save_shape(
-    G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float = DEFAULT_LEVEL
+    G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float | None = None
 ) -> None:
-    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of SHAPE_FORMATS)."""
+    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of SHAPE_FORMATS).
+
+    `level` is the density at a mesh's surface, `usual_level` for None.
+    """
     densities = density_grid(G, face, resolution)
     if Path(path).suffix == VOLUME_FORMAT:
         save_volume(densities, path)
         return
+    level = usual_level(densities) if level is None else level
     vertices, faces = surface(densities, G.rendering_kwargs.box_warp, level)
     save_mesh(vertices, faces, vertex_colors(G, face, vertices), path)
 
