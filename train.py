@@ -27,6 +27,7 @@ from training.config import TrainingConfig
 from training.dataset import HeadDataset
 from training.networks_stylegan2 import ARCHITECTURES
 from training.regularizers import DENSITY_TYPES
+from training.rendering_settings import ACTIVATIONS
 from training.run_folder import check_unchanged, find_unfinished, read_options
 from training.training_loop import train
 
@@ -96,7 +97,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--triplane_size", click.IntRange(min=4), "Pixels of a feature grid")
 @option("--triplane_depth", AT_LEAST_ONE, "Layers of a feature grid")
 @option("--decoder_lr_mul", NOT_NEGATIVE, "Learning rate multiplier of the decoder")
-@option("--decoder_activation", click.Choice(settings.ACTIVATIONS), "Activation of the decoder's colours")
+@option("--decoder_activation", click.Choice(ACTIVATIONS), "Activation of the decoder's colours")
 @option("--use_torgb_raw", bool, "Make the raw image by a learned layer instead of taking three features")
 @option("--use_background", bool, "Generate the background apart from the head")
 @option("--sr-module", str, "Super-resolution, a class of training/superresolution.py; by resolution if not given")

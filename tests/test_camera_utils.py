@@ -10,7 +10,7 @@ import torch
 
 import camera_utils
 from camera_utils import FRONT, LookAtPoseSampler
-from training.config import RenderingSettings
+from training.rendering_settings import RenderingSettings
 from training.volumetric_rendering import ray_sampler, renderer
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "cameras.npz")

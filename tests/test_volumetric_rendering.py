@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import camera_utils
-from training.config import RenderingSettings
+from training.rendering_settings import RenderingSettings
 from training.volumetric_rendering import ray_sampler, renderer, sampling, trigrid
 from training.volumetric_rendering.ray_marcher import march_rays, march_weights
 

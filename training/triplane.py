@@ -11,8 +11,8 @@ import camera_utils
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
 from torch_utils import misc, persistence
-from training.config import GridModel, RenderingSettings
 from training.networks_stylegan2 import FullyConnectedLayer, Generator, MappingNetwork, SynthesisNetwork, ToRGBLayer
+from training.rendering_settings import GridModel, RenderingSettings
 from training.superresolution import resize
 from training.volumetric_rendering import ray_sampler, renderer, trigrid
 from training.volumetric_rendering.ray_marcher import March

@@ -5,7 +5,7 @@ from typing import Any, Mapping, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from training.config import is_eg3d
+from training.rendering_settings import is_eg3d
 
 
 class March(NamedTuple):

@@ -4,7 +4,7 @@ from typing import Callable
 
 import torch
 
-from training.config import RenderingSettings, is_eg3d
+from training.rendering_settings import RenderingSettings, is_eg3d
 
 from . import ray_sampler, sampling, trigrid
 from .ray_marcher import March, march_rays, march_weights, scaled_colours
