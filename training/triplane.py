@@ -142,7 +142,7 @@ class TriPlaneGenerator(torch.nn.Module):
         """The label [N, 25] as the mapping networks see it: scaled, or zeros."""
         if self.rendering_kwargs.c_gen_conditioning_zero:
             return torch.zeros_like(c)
-        return c * self.rendering_kwargs.get("c_scale", 0)
+        return c * self.rendering_kwargs.get("c_scale", 0)  # settings without it belong to networks that ignore the label
 
     def mapping(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False):
         """z [N, z_dim], label c [N, 25] -> ws [N, num_ws, w_dim], pulled toward the mean by `truncation_psi`."""
