@@ -257,7 +257,7 @@ class Trainer:
         return math.ceil(min(self.tick_nimg + length, self.config.kimg * 1000))
 
     def _tick_name(self) -> str:
-        return f"tick {self.ticks}, {self.nimg / 1000:.1f} of {self.config.kimg:g} kimg"
+        return f"tick {self.ticks}, {self.nimg / 1000:g} of {self.config.kimg:g} kimg"
 
     def _pace(self, bar: Any) -> str:
         """Time to the end of the run, and memory."""
@@ -396,7 +396,7 @@ class Trainer:
         return "  ".join(
             (
                 f"tick {self.ticks:<5d}",
-                f"kimg {self.nimg / 1000:<8.1f}",
+                f"kimg {self.nimg / 1000:<8g}",
                 f"time {format_time(stats['Timing/total_sec']):<12s}",
                 f"sec/kimg {stats['Timing/sec_per_kimg']:<8.2f}",
                 f"memory {stats['Resources/peak_memory_gb']:<6.2f}",
