@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from conftest import children
 from test_resuming import SHORT, assert_same_run, wait_for
 from test_training import ROOT, assert_same_weights, command, only_run, run, snapshot, start
 
@@ -18,10 +19,6 @@ from torch_utils.distributed import free_port
 from training import checkpoint
 from training.config import PRESETS, TrainingConfig
 from training.training_loop import SKIPPED_STEPS_LIMIT, Trainer
-
-
-def children(pid):
-    return [int(line) for line in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()]
 
 
 def test_a_full_disk_costs_neither_the_run_nor_what_was_saved(head_data, tmp_path):
@@ -54,7 +51,7 @@ def test_a_worker_that_reads_data_is_replaced(head_data, tmp_path):
     process = start(tmp_path / "killed", head_data, f"--gpus 1 --kimg 0.06 {SHORT} --snap 100")
     wait_for(lambda: list(tmp_path.glob("killed/*/stats.jsonl")) and children(process.pid))
     time.sleep(1)
-    os.kill(children(process.pid)[0], signal.SIGKILL)
+    os.kill(next(iter(children(process.pid))), signal.SIGKILL)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "A worker that reads data died; starting others" in output
@@ -66,8 +63,7 @@ def test_a_worker_that_reads_data_is_replaced(head_data, tmp_path):
 def test_a_rank_that_is_killed_is_named_and_ends_the_others(head_data, tmp_path, rank):
     process = start(tmp_path, head_data, f"--gpus 2 --kimg 100 {SHORT}")
     wait_for(lambda: list(tmp_path.glob("*/training-state-*.pt")))
-    listing = subprocess.run(["ps", "-o", "pid,cmd", "--ppid", str(process.pid)], capture_output=True, text=True).stdout
-    ranks = sorted(int(line.split()[0]) for line in listing.splitlines() if "spawn_main" in line)  # started in order
+    ranks = [pid for pid, line in children(process.pid).items() if "spawn_main" in line]
     killed = time.time()
     os.kill(ranks[rank], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)

@@ -16,6 +16,7 @@ import imageio.v3 as imageio
 import pytest
 import torch
 from click.testing import CliRunner
+from conftest import children, write_data_set
 
 import train
 from camera_utils import orbit_label
@@ -189,10 +190,7 @@ def test_ctrl_c_finishes_the_step_and_saves(head_data, tmp_path, gpus):
     time.sleep(0.5)
     written = next(tmp_path.glob("*/network-snapshot-000000.pkl"))
     first = written.stat().st_mtime_ns
-    children = (
-        subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split() if gpus > 1 else []
-    )
-    for pid in (process.pid, *map(int, children)):  # as a terminal does, to all at once
+    for pid in (process.pid, *children(process.pid)):  # as a terminal does, to all at once
         os.kill(pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -209,8 +207,6 @@ README_TRAINING = (
 
 
 def write_512(folder):
-    from conftest import write_data_set
-
     return write_data_set(folder, [0, 120], resolution=512)
 
 

@@ -46,9 +46,7 @@ def launch(function: Callable[..., None], args: tuple, num_processes: int, backe
     if under_torchrun():
         world_size, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
         if num_processes not in (world_size, local):
-            raise UserError(
-                f"--gpus {num_processes}, but torchrun started {world_size} processes ({local} on this machine)"
-            )
+            raise UserError(f"--gpus {num_processes}, but torchrun started {world_size} processes ({local} on this machine)")
         _run("env://", int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_RANK"]), backend, function, args)
     elif num_processes == 1:
         function(0, *args)

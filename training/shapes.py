@@ -104,9 +104,7 @@ def save_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, path:
         mesh.export(temporary)
 
 
-def save_shape(
-    G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float | None = None
-) -> None:
+def save_shape(G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float | None = None) -> None:
     """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of SHAPE_FORMATS).
 
     `level` is the density at a mesh's surface, `usual_level` for None.

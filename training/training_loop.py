@@ -216,7 +216,9 @@ class Trainer:
         with atomic_path(self.run_dir / OPTIONS_NAME) as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n")
         print(f"Run folder:  {self.run_dir}" + (f", going on at {self.nimg / 1000:g} kimg" if self.batches else ""))
-        print(f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels with mirrored ones and repeats")
+        print(
+            f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels with mirrored ones and repeats"
+        )
         share = f"{config.rounds} x {config.micro_batch} samples each per batch"
         print(f"Device:      {self.device}, {self.num_shares} process(es), {share}")
         for name in ("G", "D"):
