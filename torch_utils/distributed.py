@@ -19,6 +19,8 @@ from dnnlib.cli import one_line_errors
 
 GRACE_SECONDS = 10  # that processes get to end by themselves when another has failed
 
+_LOST_PEER_SIGNS = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL
+
 _control_group: Any = None
 
 
@@ -121,6 +123,10 @@ def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str
     try:
         function(local_rank, *args)
         dist.barrier(group=_control_group)  # nobody leaves while another still talks
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST_PEER_SIGNS):
+            raise
+        raise UserError(f"rank {rank} lost its connection to another process, which has ended; that one says why") from None
     finally:
         _control_group = None
         dist.destroy_process_group()
