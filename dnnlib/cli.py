@@ -2,10 +2,8 @@
 
 import errno
 import functools
-import os
 import re
 import sys
-from pathlib import Path
 from typing import Any, Callable, Iterable
 
 import click
@@ -141,11 +139,3 @@ def progress(iterable: Iterable | None = None, **kwargs: Any) -> tqdm.tqdm:
     """A tqdm bar with the project's settings: rate and time left, few updates where there is no terminal."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm.tqdm(iterable, mininterval=interval, dynamic_ncols=True, leave=kwargs.pop("leave", True), **kwargs)
-
-
-def existing_path(path: str | os.PathLike, what: str) -> Path:
-    """`path` as a Path if it exists; otherwise a UserError that calls it `what`."""
-    path = Path(path)
-    if not path.exists():
-        raise UserError(f"{what} not found: {path}")
-    return path

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from .cli import existing_path, progress
-from .util import UserError, atomic_path, make_output_dir
+from .cli import progress
+from .util import UserError, atomic_path, existing_path, make_output_dir
 
 MAX_DOWNLOAD = 16 * 2**30  # bytes; far above any network of this family
 _TIMEOUT = (15, 60)  # seconds to connect, and between two parts of the answer

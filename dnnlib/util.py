@@ -106,6 +106,14 @@ def warn_of_write_errors(what: str) -> Iterator[None]:
         print(f"Warning: {what} could not be written: {error.strerror or error}")
 
 
+def existing_path(path: str | os.PathLike, what: str) -> Path:
+    """`path` as a Path if it exists; otherwise a UserError that calls it `what`."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"{what} not found: {path}")
+    return path
+
+
 def make_output_dir(path: str | os.PathLike) -> Path:
     """Make the folder `path` (and its parents) and check that files can be written in it; UserError if not."""
     path = Path(path)

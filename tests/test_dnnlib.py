@@ -144,9 +144,9 @@ def test_logger_closes_twice(tmp_path):
 
 
 def test_existing_path(tmp_path):
-    assert cli.existing_path(str(tmp_path), "data set") == tmp_path
+    assert util.existing_path(str(tmp_path), "data set") == tmp_path
     with pytest.raises(UserError, match="data set not found: .*nothing"):
-        cli.existing_path(tmp_path / "nothing", "data set")
+        util.existing_path(tmp_path / "nothing", "data set")
 
 
 # Option types

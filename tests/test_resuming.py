@@ -87,8 +87,8 @@ def test_the_same_command_goes_on_bit_for_bit(head_data, tmp_path, uninterrupted
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_wherever_it_comes(head_data, tmp_path, uninterrupted, number):
     process = start(tmp_path, head_data, f"--gpus 1 --kimg 0.036 {SHORT} --snap 100 {OPTIONS}")
-    wait_for(lambda: list(tmp_path.glob("*/stats.jsonl")))
-    time.sleep(1)
+    wait_for(lambda: list(tmp_path.glob("*/stats.jsonl")))  # by then signals are caught
+    time.sleep(0.5)
     process.send_signal(number)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0 and "Traceback" not in output
