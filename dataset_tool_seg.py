@@ -15,6 +15,7 @@ from PIL import Image
 from camera_utils import LABEL_DIM
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, ArchiveWriter, read_labels
+from dnnlib.util import is_power_of_two
 from training import dataset_report
 from training.dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
 from training.images import JPEG_QUALITY
@@ -180,7 +181,7 @@ def _check_size(name: str, size: tuple[int, int]) -> None:
 
 
 def _is_allowed_size(pixels: int) -> bool:
-    return MIN_SIZE <= pixels <= MAX_SIZE and pixels & (pixels - 1) == 0
+    return MIN_SIZE <= pixels <= MAX_SIZE and is_power_of_two(pixels)
 
 
 def _centred_box(size: tuple[int, int], proportions: tuple[int, int]) -> tuple[int, int, int, int]:

@@ -6,16 +6,14 @@ import numpy as np
 from dnnlib import UserError, cli
 from dnnlib.util import make_output_dir
 from training import inference
-from training.generation_options import network_options
+from training.generation_options import network_options, trunc_option
 from training.images import picture, save_image, tile
 
 
 @cli.command()
 @click.option("--seeds", help="The two faces, A,B", type=cli.Seeds(), default="521,329")
 @click.option("--outdir", help="Where to write seedAAAA-seedBBBB.png", metavar="DIR", required=True)
-@click.option(
-    "--trunc", help="Truncation: 0 is the mean face, 1 the full variety", type=cli.FiniteFloat(min=-2, max=2), default=0.7
-)
+@trunc_option(0.7)
 @click.option("--layers", help="Columns: layers from k on are the second face's", type=cli.Seeds(), default="0,2,3,4,6,8")
 @click.option("--views", help="Rows: yaws in degrees, or front, side, back", default="front,45,back")
 @network_options

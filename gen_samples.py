@@ -8,7 +8,7 @@ import numpy as np
 from dnnlib import cli
 from dnnlib.util import make_output_dir
 from training import inference
-from training.generation_options import network_options, shape_options
+from training.generation_options import network_options, shape_options, trunc_option
 from training.images import picture, save_image, tile
 from training.shapes import check_format, save_shape
 
@@ -16,9 +16,7 @@ from training.shapes import check_format, save_shape
 @cli.command()
 @click.option("--seeds", help="Random seeds, such as 0-3,7", type=cli.Seeds(), required=True)
 @click.option("--outdir", help="Where to write OUTDIR/NETWORK/seedNNNN.png", metavar="DIR", required=True)
-@click.option(
-    "--trunc", help="Truncation: 0 is the mean face, 1 the full variety", type=cli.FiniteFloat(min=-2, max=2), default=0.7
-)
+@trunc_option(0.7)
 @shape_options
 @network_options
 def main(

@@ -8,7 +8,7 @@ import torch
 from dnnlib import cli
 from dnnlib.util import make_output_dir
 from training import inference, videos
-from training.generation_options import network_options, shape_options
+from training.generation_options import network_options, shape_options, trunc_option
 from training.shapes import check_format, save_shape
 
 
@@ -22,9 +22,7 @@ from training.shapes import check_format, save_shape
     type=click.Choice(list(inference.CAMERA_PATHS)),
     default="FFHQ",
 )
-@click.option(
-    "--trunc", help="Truncation: 0 is the mean face, 1 the full variety", type=cli.FiniteFloat(min=-2, max=2), default=1.0
-)
+@trunc_option(1.0)
 @click.option("--interpolate", help="One video through all seeds, or one for each", metavar="BOOL", type=bool, default=True)
 @click.option("--grid", help="Columns and rows of faces", type=cli.Pair(), default="1x1")
 @click.option("--num-keyframes", help="Seeds a cell goes through  [default: seeds / cells]", type=click.IntRange(min=1))

@@ -11,7 +11,6 @@ Example, as PanoHead trains at 512 pixels on 8 GPUs:
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Callable
 
@@ -150,13 +149,9 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
     if run_dir is not None:
         check_unchanged(run_dir, stored, config)
     dataset = HeadDataset(**config.dataset_kwargs())
-    networks = dict(
-        generator_kwargs=config.generator_kwargs(dataset.resolution),
-        discriminator_kwargs=config.discriminator_kwargs(dataset.resolution),
-        loss_kwargs=config.loss_kwargs(),
-    )
+    record = config.record(dataset.resolution)
     if dry_run:
-        print(json.dumps(dict(asdict(config), **networks), indent=2))
+        print(json.dumps(record, indent=2))
         found = run_dir or (None if restart else find_unfinished(config))
         print(f"Dry run: nothing was made; this would {f'go on with {found}' if found else 'begin a new run'}.")
         return

@@ -63,6 +63,11 @@ def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
     return get_obj_by_name(class_name)(*args, **kwargs)
 
 
+def is_power_of_two(number: int) -> bool:
+    """Whether `number` is 1, 2, 4, …"""
+    return number > 0 and number & (number - 1) == 0
+
+
 def format_time(seconds: float) -> str:
     """A duration for people: ``12s``, ``3m 05s``, ``2h 07m 10s``, ``1d 04h 30m``."""
     s = int(round(seconds))

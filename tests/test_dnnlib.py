@@ -268,3 +268,7 @@ def test_defaults_are_shown_in_the_help():
 def test_progress_passes_everything_through(capsys):
     assert list(cli.progress(range(3), desc="counting")) == [0, 1, 2]
     assert "counting" in capsys.readouterr().err
+
+
+def test_powers_of_two():
+    assert [n for n in range(-2, 20) if util.is_power_of_two(n)] == [1, 2, 4, 8, 16]

@@ -8,6 +8,7 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import sys
 import time
 from typing import Any, Callable
 
@@ -80,9 +81,10 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
             multiprocessing.connection.wait([worker.sentinel for worker in running])
             # One that was killed takes others with it; it is the one to name.
             ended = sorted((worker for worker in running if not worker.is_alive()), key=lambda worker: worker.exitcode)
-            running = [worker for worker in running if worker.is_alive()]
+            running = [worker for worker in running if worker not in ended]  # not asked again: it may end in between
             if ended and ended[0].exitcode != 0:
                 _end(running)
+                print(file=sys.stderr)  # they may have left a progress bar or half a line
                 raise UserError(f"{ended[0].name} {_how_it_ended(ended[0].exitcode)}; the other processes were stopped")
     finally:
         for number, handler in previous.items():

@@ -58,15 +58,10 @@ class Collector:
 
     def update(self) -> None:
         """Take in what was reported since the last call; all processes must call it together."""
-        _fold()
-        mine = self._unseen()
-        self._seen = {name: _totals[name] for name in mine}
+        merged = self._unseen_of_all()
+        self._seen = {name: total for name, total in _totals.items() if self._pattern.fullmatch(name)}
         if not self._keep_previous:
             self._moments.clear()
-        merged: dict[str, torch.Tensor] = {}
-        for rank_moments in distributed.gather_objects(mine):
-            for name, moments in rank_moments.items():
-                merged[name] = merged.get(name, 0) + moments
         self._moments.update({name: moments for name, moments in merged.items() if moments[0] > 0})
 
     def state_dict(self) -> dict[str, Any]:
@@ -74,12 +69,7 @@ class Collector:
 
         What was reported since the last `update` is added up over the processes: whoever loads it last counts as all.
         """
-        _fold()
-        behind: dict[str, torch.Tensor] = {}
-        for mine in distributed.gather_objects(self._unseen()):
-            for name, moments in mine.items():
-                behind[name] = behind.get(name, 0) + moments
-        return {"behind": behind, "moments": dict(self._moments)}
+        return {"behind": self._unseen_of_all(), "moments": dict(self._moments)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a `state_dict`; rank 0 takes what was reported before."""
@@ -91,10 +81,16 @@ class Collector:
                 _totals.setdefault(name, torch.zeros(3, dtype=torch.float64))
                 self._seen[name] = _totals[name] - moments
 
-    def _unseen(self) -> dict[str, torch.Tensor]:
-        """Moments of what was reported since the last `update`, in this process."""
+    def _unseen_of_all(self) -> dict[str, torch.Tensor]:
+        """Moments of what was reported since the last `update`, added up over the processes; all must call together."""
+        _fold()
         matching = (name for name in _totals if self._pattern.fullmatch(name))
-        return {name: _totals[name] - self._seen.get(name, torch.zeros(3, dtype=torch.float64)) for name in matching}
+        mine = {name: _totals[name] - self._seen.get(name, torch.zeros(3, dtype=torch.float64)) for name in matching}
+        merged: dict[str, torch.Tensor] = {}
+        for rank_moments in distributed.gather_objects(mine):
+            for name, moments in rank_moments.items():
+                merged[name] = merged.get(name, 0) + moments
+        return merged
 
     def names(self) -> list[str]:
         """All names with values, in the order in which they first came."""

@@ -3,7 +3,7 @@
 Nothing is built here; constructors get the dictionaries that this module makes, `class_name` included.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from camera_utils import LABEL_DIM
@@ -12,25 +12,17 @@ from training import config_checks
 from training.superresolution import LAYOUTS
 
 # Presets of --cfg: where the cameras are, and how their rays are sampled.
+_PORTRAIT = dict(
+    depth_resolution=48,
+    depth_resolution_importance=48,
+    ray_start=2.25,
+    ray_end=3.3,
+    box_warp=1,
+    avg_camera_radius=2.7,
+)
 SCENES = {
-    "ffhq": dict(
-        depth_resolution=48,
-        depth_resolution_importance=48,
-        ray_start=2.25,
-        ray_end=3.3,
-        box_warp=1,
-        avg_camera_radius=2.7,
-        avg_camera_pivot=[0, 0, 0.2],
-    ),
-    "afhq": dict(
-        depth_resolution=48,
-        depth_resolution_importance=48,
-        ray_start=2.25,
-        ray_end=3.3,
-        box_warp=1,
-        avg_camera_radius=2.7,
-        avg_camera_pivot=[0, 0, -0.06],
-    ),
+    "ffhq": dict(_PORTRAIT, avg_camera_pivot=[0, 0, 0.2]),
+    "afhq": dict(_PORTRAIT, avg_camera_pivot=[0, 0, -0.06]),
     "shapenet": dict(
         depth_resolution=64,
         depth_resolution_importance=64,
@@ -313,6 +305,15 @@ class TrainingConfig:
             neural_rendering_resolution_initial=self.neural_rendering_resolution_initial,
             neural_rendering_resolution_final=self.neural_rendering_resolution_final,
             neural_rendering_resolution_fade_kimg=self.neural_rendering_resolution_fade_kimg,
+        )
+
+    def record(self, img_resolution: int) -> dict[str, Any]:
+        """All options and what follows from them, as training_options.json and a dry run show them."""
+        return dict(
+            asdict(self),
+            generator_kwargs=self.generator_kwargs(img_resolution),
+            discriminator_kwargs=self.discriminator_kwargs(img_resolution),
+            loss_kwargs=self.loss_kwargs(),
         )
 
     def _sr_class(self, img_resolution: int) -> str:

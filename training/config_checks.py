@@ -1,10 +1,10 @@
 """Which options of a training run contradict each other or would have no effect: one clear line for each."""
 
-import math
 import os
 from typing import TYPE_CHECKING
 
 from dnnlib import UserError
+from dnnlib.util import is_power_of_two
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -90,7 +90,7 @@ def _check_batch(config: "TrainingConfig") -> None:
 def _check_sizes(config: "TrainingConfig") -> None:
     for name in ("triplane_size", "seg_resolution"):
         value = getattr(config, name)
-        if value < 8 or not math.log2(value).is_integer():
+        if value < 8 or not is_power_of_two(value):
             raise UserError(f"--{name} {value} must be a power of two, at least 8")
         if value > config.cbase:
             raise UserError(f"--{name} {value} leaves no channels: it must be at most --cbase {config.cbase}")

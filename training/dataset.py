@@ -10,6 +10,7 @@ import torch
 import camera_utils
 from dnnlib import UserError
 from dnnlib.archive import Archive, read_labels, stem
+from dnnlib.util import is_power_of_two
 from training.dataset_pairs import decode_image, decode_mask
 
 BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` counts
@@ -78,7 +79,7 @@ class HeadDataset(torch.utils.data.Dataset):
         """Size in pixels of the first picture, if it is a sound one."""
         name = self._image_names[self._sources[0]]
         height, width = _read(self.images, name, decode_image).shape[:2]
-        if height != width or height & (height - 1):
+        if height != width or not is_power_of_two(height):
             advice = "prepare it with dataset_tool_seg.py --resolution 512x512"
             raise UserError(
                 f"{name} in {self.images.path} is {width}x{height}; pictures must be square, a power of two wide: {advice}"

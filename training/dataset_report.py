@@ -12,7 +12,7 @@ import camera_utils
 from camera_utils import DEFAULT_FOCAL, DEFAULT_RADIUS, LABEL_DIM
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, read_labels
-from dnnlib.util import make_output_dir
+from dnnlib.util import is_power_of_two, make_output_dir
 
 from .contact_sheet import draw_cell, draw_sheet
 from .dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
@@ -201,7 +201,7 @@ def _sizes(sizes: collections.Counter) -> str:
 
 def _notes(sizes: dict[str, collections.Counter]) -> list[str]:
     """What training would refuse and a run of the tool without --check mends."""
-    odd = [size for size in sizes["image"] if size[0] != size[1] or size[0] & (size[0] - 1)]
+    odd = [size for size in sizes["image"] if size[0] != size[1] or not is_power_of_two(size[0])]
     if odd:
         return [f"note: {odd[0][0]}x{odd[0][1]} is no square power of two; convert with --resolution before training"]
     if sizes["image"] != sizes["mask"]:

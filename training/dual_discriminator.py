@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 
 from torch_utils import persistence
 from torch_utils.ops import upfirdn2d
@@ -16,6 +15,7 @@ from training.networks_stylegan2 import (
     check_resolution,
     first_fp16_resolution,
 )
+from training.superresolution import resize
 
 
 def filtered_resizing(
@@ -26,25 +26,21 @@ def filtered_resizing(
     `filter_mode` is 'antialiased', 'none' (no filter against aliasing), or 'classic': up-sample by 2 with the filter `f`,
     resize, down-sample by 2.  A number in between blends 'antialiased' (0) with 'none' (1).
     """
-
-    def bilinear(image, size, antialias):
-        return F.interpolate(image, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
-
     if filter_mode == "antialiased":
-        return bilinear(image, size, True)
+        return resize(image, size, True)
     if filter_mode == "none":
-        return bilinear(image, size, False)
+        return resize(image, size, False)
     if filter_mode == "classic":
         image = upfirdn2d.upsample2d(image, f, up=2)
-        image = bilinear(image, size * 2 + 2, False)
+        image = resize(image, size * 2 + 2, False)
         return upfirdn2d.downsample2d(image, f, down=2, flip_filter=True, padding=-1)
-    return bilinear(image, size, True).lerp(bilinear(image, size, False), float(filter_mode))
+    return resize(image, size, True).lerp(resize(image, size, False), float(filter_mode))
 
 
 class _Trunk(torch.nn.Module):
     """The trunk that all discriminators share: blocks from `img_resolution` down to 4 pixels, and the label's mapping.
 
-    A subclass says what goes in: `trunk_input` and, where there is a branch for the mask, `branch_input`.
+    A subclass says what goes in (`trunk_input`), and whether the mask has a branch of its own (`has_mask_branch`).
     """
 
     has_mask_branch = False

@@ -94,6 +94,12 @@ def shape_options(function: Callable) -> Callable:
     return _apply(_SHAPE_OPTIONS, function)
 
 
+def trunc_option(default: float) -> Callable:
+    """The option --trunc, whose default differs from command to command; passed on as trunc."""
+    text = "Truncation: 0 is the mean face, 1 the full variety"
+    return click.option("--trunc", help=text, type=cli.FiniteFloat(min=-2, max=2), default=default)
+
+
 def _apply(options: tuple[Callable[[Any], Any], ...], function: Callable) -> Callable:
     for option in reversed(options):
         function = option(function)

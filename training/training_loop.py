@@ -178,7 +178,6 @@ class Trainer:
 
         Random generators and the sampler have no state of their own: they are functions of `nimg` and the seed.
         """
-        modules = dict(G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe)
         return dict(
             options=asdict(self.config),
             batches=self.batches,
@@ -187,11 +186,15 @@ class Trainer:
             tick_nimg=self.tick_nimg,
             elapsed=time.time() - self.start_time,
             tick_elapsed=time.time() - self.tick_time,
-            modules={name: module.state_dict() for name, module in modules.items() if module is not None},
+            modules={name: module.state_dict() for name, module in self._modules().items() if module is not None},
             optimizers={phase.name[0]: phase.optimizer.state_dict() for phase in self.phases},  # one for each network
             stats=self.stats.state_dict(),
             real_signs=self.real_signs.state_dict(),
         )
+
+    def _modules(self) -> dict[str, torch.nn.Module | None]:
+        """What snapshots and states hold, by its name there."""
+        return dict(G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe)
 
     def _load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("nimg", "batches", "ticks", "skipped_steps", "tick_nimg", "elapsed", "tick_elapsed"):
@@ -206,13 +209,7 @@ class Trainer:
     def _announce(self) -> None:
         """Say what is about to be trained, and write the options."""
         config, resolution = self.config, self.dataset.resolution
-        options = dict(
-            asdict(config),
-            generator_kwargs=config.generator_kwargs(resolution),
-            discriminator_kwargs=config.discriminator_kwargs(resolution),
-            loss_kwargs=config.loss_kwargs(),
-            torch_version=torch.__version__,
-        )
+        options = dict(config.record(resolution), torch_version=torch.__version__)
         with atomic_path(self.run_dir / OPTIONS_NAME) as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n")
         print(f"Run folder:  {self.run_dir}" + (f", going on at {self.nimg / 1000:g} kimg" if self.batches else ""))
@@ -344,8 +341,9 @@ class Trainer:
             average.copy_(current.lerp(average, decay))
         for average, current in zip(self.G_ema.buffers(), self.G.buffers()):
             average.copy_(current)
+        resolution = self.loss.moment(self.nimg).rendering_resolution
         for generator in (self.G, self.G_ema):
-            generator.neural_rendering_resolution = self.loss.moment(self.nimg).rendering_resolution
+            generator.neural_rendering_resolution = resolution
 
     # Ticks
 
@@ -411,10 +409,9 @@ class Trainer:
         )
 
     def _save_networks(self) -> None:
-        modules = dict(G=self.G, D=self.D, G_ema=self.G_ema, augment_pipe=self.augment_pipe)
         training_set = dict(class_name="training.dataset.HeadDataset", **self.config.dataset_kwargs())
         path = self.run_dir / f"network-snapshot-{self.nimg // 1000:06d}.pkl"
-        save_snapshot(path, modules, dict(training_set_kwargs=training_set))
+        save_snapshot(path, self._modules(), dict(training_set_kwargs=training_set))
         self.last_snapshot = path
 
     def close(self) -> None:
