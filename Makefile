@@ -3,25 +3,28 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMMA := ,
+EXTRAS := mesh,logs,export,test$(if $(HEADS),$(COMMA)heads)
+INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 SEEDS ?= 0-3
 KIMG ?= 1.2
 
 .PHONY: demo test clean
 
-$(VENV)/.installed: pyproject.toml requirements.txt
+$(INSTALLED): pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet -e ".[mesh,logs,export,test]"
+	$(BIN)/pip install --quiet -e ".[$(EXTRAS)]"
 	touch $@
 
-# All tests, the slow ones included.
-test: $(VENV)/.installed
+# All tests, the slow ones included.  HEADS=1 adds those that render heads (another 1.5 GB of packages).
+test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 # From pictures to a trained network, samples, a mesh, a video and a style-mixing sheet, at 128 pixels.
-demo: $(VENV)/.installed
+demo: $(INSTALLED)
 ifndef IMG
 	$(error Say where the pictures and their masks are: make demo IMG=DIR_OR_ZIP SEG=DIR_OR_ZIP)
 endif
