@@ -1,0 +1,68 @@
+"""Building compiled ops, and doing without."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dnnlib import UserError
+from torch_utils import custom_ops
+
+ROOT = Path(__file__).parent.parent
+LOOK_UP = (
+    "import torch; from torch_utils.ops.grid_lookup import grid_lookup;"
+    "print(grid_lookup(torch.ones(1, 1, 2, 2, 2, 4), torch.zeros(1, 3, 3), [[0, 1, 2]]).sum().item())"
+)
+
+
+def run(cache, code=LOOK_UP, **environment):
+    env = dict(os.environ, OMP_NUM_THREADS="1", TORCH_EXTENSIONS_DIR=str(cache), **environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_without_a_compiler_one_warning_and_plain_pytorch(tmp_path):
+    process = run(tmp_path, f"{LOOK_UP};{LOOK_UP}", CXX="no-such-compiler")
+    output, errors = process.communicate(timeout=120)
+    assert output == "12.0\n12.0\n"
+    assert errors.count("no compiled ops") == 1 and "no-such-compiler" in errors
+
+
+def test_required_ops_that_cannot_be_built_are_an_error(tmp_path):
+    process = run(tmp_path, CXX="no-such-compiler", TORCH_UTILS_OPS="require")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1 and "no-such-compiler" in errors.splitlines()[-1]
+
+
+def test_reference_builds_nothing(tmp_path):
+    process = run(tmp_path, TORCH_UTILS_OPS="ref")
+    assert process.communicate(timeout=120) == ("12.0\n", "")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_one_process_builds_and_nothing_else_is_left(tmp_path):
+    if custom_ops.cpu_ops() is None:
+        pytest.skip("no compiled ops here")
+    processes = [run(tmp_path, TORCH_UTILS_OPS="require") for _ in range(2)]
+    results = [process.communicate(timeout=300) for process in processes]
+    assert [output for output, _ in results] == ["12.0\n"] * 2
+    assert sum("Building" in errors for _, errors in results) == 1
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".so"]
+
+
+def test_the_switch_is_checked(monkeypatch):
+    monkeypatch.setenv(custom_ops.SWITCH, "fast")
+    with pytest.raises(UserError, match="auto, ref, require"):
+        custom_ops.cpu_ops()
+
+
+def test_what_ops_take():
+    x = torch.zeros(1)
+    assert custom_ops.compiled(x.half()) is None
+    assert custom_ops.compiled(x, x.double()) is None
+    assert custom_ops.compiled(x, torch.zeros(1, device="meta")) is None
