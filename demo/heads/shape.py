@@ -1,0 +1,291 @@
+"""Who somebody is in shape: phenotype, face and expression drawn at random, and the head's vertices made from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dnnlib.util import UserError
+
+from .geometry import vertex_normals
+from .template import Template, middle_of_eyes
+
+WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # where every head's eyes are, in the units of `camera_utils`
+_MEAN_SCALE = 2.41  # world units per metre, fitted on frontal photos
+_MEAN_INTEROCULAR = 0.1483  # world units between the eyes' centres in those photos
+_MEAN_EYE_TO_MOUTH = 0.1607  # world units from the eyes down to the middle of the lips
+_SCALE_RANGE = (2.2, 2.65)  # beyond this a head would look like another one's child or giant
+
+_LOWEST_LIP = 0.0884  # the lips' region lies less than this below the template's eyes, metres
+
+_AGE_OF_WRINKLES = 0.75
+_AVERAGE = 0.5  # of the traits that no phenotype here varies
+
+# Where a trait's variations lie, in the order of the columns of `phenotype_mask` (after the three origins).
+_TRAIT_ANCHORS = {
+    "gender": np.linspace(0, 1, 2),
+    "age": np.linspace(-1 / 3, 1, 5),  # newborn, baby, child, young, old
+    "muscle": np.linspace(0, 1, 3),
+    "weight": np.linspace(0, 1, 3),
+    "height": np.linspace(0, 1, 2),
+    "proportions": np.linspace(0, 1, 2),
+    "cupsize": np.linspace(0, 1, 3),
+    "firmness": np.linspace(0, 1, 3),
+}
+
+
+@dataclass(frozen=True)
+class Phenotype:
+    """The traits of a whole body: shares of three origins (sum one), then 0..1 each.
+
+    gender 0 is male, 1 female; age 0.58 is about twenty years, 1 is old; muscle, weight and proportions 0.5 are average.
+    """
+
+    african: float
+    asian: float
+    caucasian: float
+    gender: float
+    age: float
+    muscle: float
+    weight: float
+    proportions: float
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A mild expression: its name and how strongly each facial action that makes it is on, 0..1 by name."""
+
+    name: str
+    actions: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a head stands in the world of the cameras: metres times `scale`, with the point `anchor` [3] at the eyes' place."""
+
+    scale: float
+    anchor: np.ndarray
+
+    def to_world(self, points: np.ndarray) -> np.ndarray:
+        """World positions of points [..., 3] in head space."""
+        return (points - self.anchor) * self.scale + WORLD_EYE_MIDDLE
+
+
+@dataclass(frozen=True)
+class Head:
+    """One person's head, in metres in head space; meshes as in `Template`.
+
+    base [V, 3]: all vertices (eyes, teeth, lashes too); coarse [N1, 3] and fine [N2, 3]: the skin, subdivided once and twice,
+    with unit normals; eye_middle [3]: between the fronts of the irises of the face at rest.
+    """
+
+    base: np.ndarray
+    coarse: np.ndarray
+    coarse_normals: np.ndarray
+    fine: np.ndarray
+    fine_normals: np.ndarray
+    eye_middle: np.ndarray
+    placement: Placement
+
+
+@dataclass(frozen=True)
+class _ChangeGroup:
+    """Local changes drawn alike: their standard deviation and names; `paired` ones are there for the left and right side."""
+
+    deviation: float
+    names: tuple[str, ...]
+    paired: bool = False
+
+
+# Larger deviations give caricatures. Not here: what moves the nose or mouth off the middle or the eyeball out of its lids.
+_CHANGE_GROUPS = (
+    _ChangeGroup(
+        0.20,
+        (
+            *("nose-base-up", "nose-point-up", "nose-trans-up", "nose-trans-forward", "nose-nostrils-angle-up"),
+            *("nose-scale-depth-incr", "nose-scale-horiz-incr", "nose-scale-vert-incr", "nose-volume-incr"),
+            *("nose-width1-incr", "nose-width2-incr", "nose-width3-incr", "nose-point-width-incr"),
+            *("nose-nostrils-width-incr", "nose-flaring-incr", "nose-septumangle-incr", "nose-compression-uncompress"),
+            *("nose-curve-convex", "nose-greek-incr", "nose-hump-incr"),
+        ),
+    ),
+    _ChangeGroup(
+        0.25,
+        (
+            *("mouth-trans-up", "mouth-trans-forward", "mouth-angles-up", "mouth-dimples-out", "mouth-laugh-lines-out"),
+            *("mouth-scale-depth-incr", "mouth-scale-horiz-incr", "mouth-scale-vert-incr", "mouth-philtrum-volume-incr"),
+            *("mouth-cupidsbow-incr", "mouth-cupidsbow-width-incr", "mouth-lowerlip-ext-up", "mouth-upperlip-ext-up"),
+            *("mouth-lowerlip-height-incr", "mouth-lowerlip-middle-up", "mouth-lowerlip-volume-incr"),
+            *("mouth-upperlip-height-incr", "mouth-upperlip-middle-up", "mouth-upperlip-volume-incr"),
+            *("mouth-lowerlip-width-incr", "mouth-upperlip-width-incr"),
+        ),
+    ),
+    _ChangeGroup(
+        0.18,
+        (
+            *("chin-bones-incr", "chin-cleft-incr", "chin-height-incr", "chin-jaw-drop-incr"),
+            *("chin-prognathism-incr", "chin-prominent-incr", "chin-width-incr"),
+        ),
+    ),
+    _ChangeGroup(0.30, ("cheek-bones-incr", "cheek-inner-incr", "cheek-trans-up", "cheek-volume-incr"), paired=True),
+    _ChangeGroup(
+        0.25,
+        (
+            *("eye-bag-height-incr", "eye-bag-incr", "eye-bag-out", "eye-corner1-up", "eye-corner2-up"),
+            *("eye-epicanthus-out", "eye-eyefold-angle-up", "eye-eyefold-up", "eye-scale-incr"),
+            *("eye-height1-incr", "eye-height2-incr", "eye-height3-incr", "eye-trans-out", "eye-trans-up"),
+        ),
+        paired=True,
+    ),
+    _ChangeGroup(
+        0.22,
+        (
+            *("ear-flap-incr", "ear-lobe-incr", "ear-rot-forward", "ear-wing-incr", "ear-trans-forward", "ear-trans-up"),
+            *("ear-scale-depth-incr", "ear-scale-incr", "ear-scale-vert-incr", "ear-shape-round", "ear-shape-triangle"),
+        ),
+        paired=True,
+    ),
+    _ChangeGroup(
+        0.25,
+        (
+            *("eyebrows-angle-up", "eyebrows-trans-up", "eyebrows-trans-forward"),
+            *("forehead-temple-incr", "forehead-trans-forward"),
+        ),
+    ),
+    _ChangeGroup(0.10, ("forehead-scale-vert-incr", "forehead-nubian-incr")),
+    _ChangeGroup(
+        0.15,
+        (
+            *("head-fat-incr", "head-angle-out", "head-scale-depth-incr", "head-back-scale-depth-incr"),
+            *("head-scale-vert-incr", "head-scale-horiz-incr"),
+        ),
+    ),
+    _ChangeGroup(0.25, ("neck-scale-depth-incr", "neck-scale-horiz-incr", "neck-double-incr")),
+)
+_MOST_DEVIATIONS = 2  # values are cut here
+_ASYMMETRY = 0.04  # standard deviation of right minus left
+
+
+@dataclass(frozen=True)
+class _ExpressionRule:
+    """How often an expression is seen, and the strength of its actions at full; `paired` ones are on both sides."""
+
+    share: float
+    paired: dict[str, float]
+    single: dict[str, float]
+
+
+_EXPRESSIONS = {
+    "neutral": _ExpressionRule(0.30, {}, {}),
+    "smile": _ExpressionRule(0.25, {"mouthSmile": 0.55, "cheekSquint": 0.4}, {}),
+    "open": _ExpressionRule(0.10, {}, {"jawOpen": 0.3}),
+    "laugh": _ExpressionRule(0.12, {"mouthSmile": 0.6, "cheekSquint": 0.5, "mouthUpperUp": 0.3}, {"jawOpen": 0.3}),
+    "frown": _ExpressionRule(0.08, {"browDown": 0.7, "mouthFrown": 0.5}, {}),
+    "surprise": _ExpressionRule(0.06, {"browOuterUp": 0.7, "eyeWide": 0.5}, {"browInnerUp": 0.8, "jawOpen": 0.3}),
+    "squint": _ExpressionRule(0.06, {"eyeSquint": 0.6}, {}),
+    "blink": _ExpressionRule(0.03, {"eyeBlink": 0.95}, {}),
+}
+_EYES_AT_REST = 0.25  # of eyeWide: the template's lids hang low
+_STRENGTH = (0.4, 1.0)  # an expression's strength is drawn between these
+
+
+def sample_phenotype(rng: np.random.Generator) -> Phenotype:
+    """A random adult."""
+    african, asian, caucasian = rng.dirichlet([0.45] * 3)  # mostly near one origin, all mixtures possible
+    return Phenotype(
+        african=float(african),
+        asian=float(asian),
+        caucasian=float(caucasian),
+        gender=float(rng.beta(0.35, 0.35)),
+        age=float(rng.uniform(0.58, 0.98)),
+        muscle=float(rng.uniform(0.3, 0.8)),
+        weight=float(np.clip(rng.normal(0.5, 0.16), 0.15, 0.9)),
+        proportions=float(rng.uniform(0.2, 0.9)),
+    )
+
+
+def sample_local_changes(rng: np.random.Generator, phenotype: Phenotype) -> dict[str, float]:
+    """Random changes of face, head and neck by anny's names, about -0.6 to 0.6 (0 is as the phenotype has it)."""
+    changes: dict[str, float] = {}
+    for group in _CHANGE_GROUPS:
+        most = _MOST_DEVIATIONS * group.deviation
+        for name in group.names:
+            value = float(np.clip(rng.normal(0, group.deviation), -most, most))
+            if group.paired:
+                changes[f"l-{name}"] = value
+                changes[f"r-{name}"] = value + float(rng.normal(0, _ASYMMETRY))
+            else:
+                changes[name] = value
+    changes["head-age-incr"] = 3 * max(0.0, phenotype.age - _AGE_OF_WRINKLES)
+    return changes
+
+
+def sample_expression(rng: np.random.Generator) -> Expression:
+    """A random mild expression."""
+    names = list(_EXPRESSIONS)
+    name = names[rng.choice(len(names), p=[rule.share for rule in _EXPRESSIONS.values()])]
+    strength = 1.0 if name == "blink" else float(rng.uniform(*_STRENGTH))  # half-closed lids look drunk
+    rule = _EXPRESSIONS[name]
+    actions = {f"eyeWide{side}": _EYES_AT_REST for side in ("Left", "Right")}
+    actions |= {f"{action}{side}": strength * most for action, most in rule.paired.items() for side in ("Left", "Right")}
+    actions |= {action: strength * most for action, most in rule.single.items()}
+    return Expression(name, actions)
+
+
+def build_head(template: Template, phenotype: Phenotype, local_changes: dict[str, float], expression: Expression) -> Head:
+    """The head of somebody with these traits; it is placed by the face at rest, so that no smile moves the head."""
+    at_rest = _base_vertices(template, phenotype, local_changes, {})
+    base = _base_vertices(template, phenotype, local_changes, expression.actions)
+    coarse = template.coarse_matrix @ base[template.skin]
+    fine = template.fine_matrix @ base[template.skin]
+    eye_middle = middle_of_eyes(at_rest, template.parts)
+    return Head(
+        base=base,
+        coarse=coarse,
+        coarse_normals=vertex_normals(coarse, template.coarse_faces),
+        fine=fine,
+        fine_normals=vertex_normals(fine, template.fine_faces),
+        eye_middle=eye_middle,
+        placement=Placement(_scale(template, at_rest, eye_middle), eye_middle),
+    )
+
+
+def _scale(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> float:
+    """World units per metre: half the mean of all heads', half what brings this one's eyes and mouth to their usual places."""
+    left, right = (at_rest[np.unique(template.parts[part]), 0].mean() for part in ("left_eye", "right_eye"))
+    lips = (template.regions["lips"] > 0.5) & (template.mean_fine[:, 1] > template.eye_middle[1] - _LOWEST_LIP)
+    mouth = (template.fine_matrix @ at_rest[template.skin, 1])[lips].mean()
+    fitted = (_MEAN_INTEROCULAR / (left - right) + _MEAN_EYE_TO_MOUTH / (eye_middle[1] - mouth)) / 2
+    return float(np.clip((_MEAN_SCALE + fitted) / 2, *_SCALE_RANGE))
+
+
+def _base_vertices(
+    template: Template, phenotype: Phenotype, local_changes: dict[str, float], actions: dict[str, float]
+) -> np.ndarray:
+    """All base vertices [V, 3] of a head with these traits, float32, metres in head space."""
+    shape = np.einsum("p,pc->c", _phenotype_weights(template.phenotype_mask, phenotype), template.phenotype_projection)
+    values = _in_order(local_changes, template.changes)
+    both_ways = np.stack([np.maximum(values, 0), np.maximum(-values, 0)], axis=1).ravel()
+    coefficients = np.concatenate([shape, _in_order(actions, template.actions), both_ways]).astype(np.float32)
+    # Not by `@`: a BLAS library rounds in another way with another number of threads.
+    offsets = np.einsum("b,bv->v", coefficients, template.blendshapes)
+    return template.base + offsets.reshape(template.base.shape)
+
+
+def _in_order(values: dict[str, float], names: tuple[str, ...]) -> np.ndarray:
+    """The values in the order of `names`, 0 where there is none; UserError for a value that has no place."""
+    if unknown := sorted(values.keys() - set(names)):
+        raise UserError(f"this version of anny has no {unknown[0]}: install the version that pyproject.toml names")
+    return np.array([values.get(name, 0.0) for name in names])
+
+
+def _phenotype_weights(mask: np.ndarray, phenotype: Phenotype) -> np.ndarray:
+    """Weight of each phenotype blendshape: the product of the shares of the variations that `mask` [P, 26] says it is of."""
+    shares = [np.array([phenotype.african, phenotype.asian, phenotype.caucasian])]
+    for trait, anchors in _TRAIT_ANCHORS.items():
+        shares.append(_shares(getattr(phenotype, trait, _AVERAGE), anchors))
+    return np.prod(np.where(mask > 0, np.concatenate(shares), 1.0), axis=1)
+
+
+def _shares(value: float, anchors: np.ndarray) -> np.ndarray:
+    """The shares (sum one) of the two anchors around `value` (linear interpolation)."""
+    return np.array([np.interp(value, anchors, at_anchor) for at_anchor in np.eye(len(anchors))])
