@@ -1,0 +1,31 @@
+"""What is known for certain about a rendered head, as files: depth pictures and the surface."""
+
+import numpy as np
+from PIL import Image
+
+from demo.heads.geometry import Mesh, triangles
+
+DEPTH_STEPS = 5000  # per world unit: 0.0002 is finer than a hair, and 65535 steps reach 13 units
+
+
+def depth_image(depth: np.ndarray) -> Image.Image:
+    """Depths [r, r] along the view, in world units (0 where nothing is), as a 16-bit grey picture of depth · DEPTH_STEPS."""
+    return Image.fromarray(np.round(np.clip(depth * DEPTH_STEPS, 0, 65535)).astype(np.uint16))
+
+
+def read_depth(image: Image.Image) -> np.ndarray:
+    """The depths [r, r], float64 in world units, of a picture that `depth_image` made."""
+    return np.asarray(image).astype(np.float64) / DEPTH_STEPS
+
+
+def ply_bytes(mesh: Mesh) -> bytes:
+    """A binary .ply file of the mesh: vertices (float32) and triangles."""
+    corners = triangles(mesh.faces)
+    header = (
+        f"ply\nformat binary_little_endian 1.0\nelement vertex {len(mesh.vertices)}\n"
+        "property float x\nproperty float y\nproperty float z\n"
+        f"element face {len(corners)}\nproperty list uchar int vertex_indices\nend_header\n"
+    )
+    rows = np.empty(len(corners), dtype=[("count", "u1"), ("corners", "<i4", 3)])
+    rows["count"], rows["corners"] = 3, corners
+    return header.encode() + np.ascontiguousarray(mesh.vertices, "<f4").tobytes() + rows.tobytes()

@@ -1,0 +1,155 @@
+"""Work spread over processes that may die: what one of them was at is tried again, a few times."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import traceback
+from collections import deque
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Callable, Iterable, Iterator
+
+from dnnlib import UserError
+
+TRIES = 3
+TASKS_PER_PROCESS = 12  # then a fresh one takes over: the renderer keeps memory of old scenes
+GRACE_SECONDS = 5.0
+# Processes share the cores, so that none needs threads; and sums whose order depends on threads would change the files.
+_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+Work = Callable[[Any, Callable[[], None]], None]
+
+
+@dataclass(frozen=True)
+class Event:
+    """What became of a task.
+
+    kind: "step" (one more part of it is made), "done", "died" (its process did; all steps will come again), or "given up"
+    (it died TRIES times).
+    """
+
+    kind: str
+    task: Any
+
+
+def default_workers() -> int:
+    """As many as this process may use cores."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(work: Work, tasks: Iterable[Any], workers: int) -> Iterator[Event]:
+    """Call `work(task, step)` for every task in one of `workers` processes, and tell what happens, in the order it does.
+
+    `work` must be found by its name in its module (it is pickled) and calls `step()` after each part of a task.  All
+    processes are gone when the iterator ends or is closed.
+
+    UserError of `work` is raised here; any other exception as a RuntimeError with the traceback, for it is a bug.
+    """
+    waiting = deque((task, 1) for task in tasks)
+    crew: list[_Worker] = []
+    try:
+        while waiting or crew:
+            while waiting and len(crew) < workers:
+                crew.append(_Worker(work))
+                crew[-1].give(*waiting.popleft())
+            ready = wait([worker.connection for worker in crew])
+            for worker in [worker for worker in crew if worker.connection in ready]:
+                kind = worker.receive()
+                if kind == "died":
+                    crew.remove(worker)
+                    if worker.attempt < TRIES:
+                        waiting.append((worker.task, worker.attempt + 1))
+                        yield Event("died", worker.task)
+                    else:
+                        yield Event("given up", worker.task)
+                    continue
+                yield Event(kind, worker.task)
+                if kind == "done" and waiting and worker.tasks_done < TASKS_PER_PROCESS:
+                    worker.give(*waiting.popleft())
+                elif kind == "done":
+                    crew.remove(worker)
+                    worker.retire()
+    finally:
+        for worker in crew:
+            worker.process.terminate()
+        for worker in crew:
+            worker.retire()
+
+
+class _Worker:
+    """A process and what it is at."""
+
+    def __init__(self, work: Work):
+        context = multiprocessing.get_context("spawn")  # a fork would share the renderer's threads and locks
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, work))
+        with _environment(_ENVIRONMENT):
+            self.process.start()
+        theirs.close()  # so that the end of the process ends the connection
+        self.tasks_done = 0
+
+    def give(self, task: Any, attempt: int) -> None:
+        self.task, self.attempt = task, attempt
+        with contextlib.suppress(OSError):  # it died before it could start; receiving will tell
+            self.connection.send(task)
+
+    def receive(self) -> str:
+        """The kind of the next event."""
+        try:
+            kind, detail = self.connection.recv()
+        except (EOFError, OSError):
+            self.retire()
+            return "died"
+        if kind == "mistake":
+            raise UserError(detail)
+        if kind == "bug":
+            raise RuntimeError(f"at {self.task}:\n{detail}")
+        self.tasks_done += kind == "done"
+        return kind
+
+    def retire(self) -> None:
+        """Wait for the end of the process, which the closed connection tells it to come to."""
+        self.connection.close()
+        self.process.join(GRACE_SECONDS)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+def _serve(connection: Connection, work: Work) -> None:
+    """The life of a worker: tasks come and events go through the connection, until the other side closes it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
+    with contextlib.suppress(EOFError, OSError):  # the other side is gone, and with it the reason to go on
+        while True:
+            task = connection.recv()
+            connection.send(_attempt(work, task, lambda: connection.send(("step", None))))
+
+
+def _attempt(work: Work, task: Any, step: Callable[[], None]) -> tuple[str, str | None]:
+    try:
+        work(task, step)
+    except UserError as error:
+        return "mistake", str(error)
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except OSError as error:  # a full disk, most likely
+        return "mistake", f"{error.filename or 'cannot write'}: {error.strerror or error}"
+    except Exception:
+        return "bug", traceback.format_exc()
+    return "done", None
+
+
+@contextlib.contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """The variables are set inside the block, for the processes that start there."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
