@@ -1,0 +1,297 @@
+"""How hair grows on a head: guide strands step by step, and the strands between them.
+
+A guide leaves the skin, turns toward where its style combs it and, further out, downward; after each step it is pushed out
+of skin and cloth, turned out of the face and held inside the picture's frame. The many strands of a head follow the guides
+around their roots.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from .geometry import Mesh, smoothstep, tangential, unit, vertex_normals
+from .hair_strands import Obstacle, Strands, curl, resample, shaded, tapered
+from .hair_styles import HairStyle, HairTraits
+
+GUIDES = 1_500
+SKIN_MARGIN = 0.0008  # metres that any hair keeps from skin and cloth
+ROOT_DEPTH = 0.0006  # metres under the skin at which strands begin
+TIE_RADIUS = 0.020  # metres around the knot of tied hair within which a strand has arrived
+
+_BEND = 0.24  # how far a strand turns toward its goal at one of the points it is rendered with
+_DOWN = np.array([0.0, -1.0, 0.0])
+_COLLAR = -0.105  # height above the eyes (metres) below which clothes begin, where no mesh says so
+_CLOTH_THICKNESS = 0.013
+
+# The frame of the pictures in world units: hair further out than `_HELD_FROM` of it is drawn in, more and more.
+_FRAME_RADIUS, _FRAME_HEIGHT = 0.285, 0.29
+_HELD_FROM = 0.84
+_ROUNDNESS = 2.6  # exponent of the frame's shape: 2 an ellipsoid, more a box
+_ABOVE_SKULL = 0.020  # a skull that fills the frame by itself leaves its hair this room, world units
+
+# The part of the space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
+_FACE_HEIGHTS = [-0.2, -0.06, 0.0, 0.035, 0.06, 0.08]
+_FACE_ANGLES = [72, 66, 62, 48, 20, 0]
+_FACE_AXIS_Z = -0.088  # of the head's axis relative to the eyes
+_FRINGE_ANGLE = np.radians(46)
+
+
+class Site:
+    """A head as hair meets it: where the eyes are, what to stay out of, and how much room the frame leaves."""
+
+    def __init__(self, head, cloth: Mesh | None = None):
+        self.eye = np.asarray(head.eye_middle, np.float64)
+        self.placement = head.placement
+        self.vertices = np.asarray(head.coarse, np.float64)
+        self.normals = np.asarray(head.coarse_normals, np.float64)
+        self.body = Obstacle(self.vertices, self.normals)
+        self.cloth = None if cloth is None else Obstacle.from_mesh(cloth)
+        skull = self.placement.to_world(self.vertices[self.vertices[:, 1] > self.eye[1]])
+        self.room_radius = max(_FRAME_RADIUS, np.hypot(skull[:, 0], skull[:, 2]).max() + _ABOVE_SKULL)
+        self.room_height = max(_FRAME_HEIGHT, skull[:, 1].max() + _ABOVE_SKULL)
+
+    def settle(self, points: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] and normals [n, 3] there."""
+        if self.cloth is None:
+            margin = margin + _CLOTH_THICKNESS * smoothstep(0.0, -0.012, points[:, 1] - self.eye[1] - _COLLAR)
+        points, distances, normals = self.body.push_out(points, margin)
+        held = self.hold_in_frame(points)
+        moved = np.abs(held - points).max(axis=1) > 1e-5
+        if moved.any():
+            thin = np.minimum(margin[moved], 0.002)
+            held[moved], distances[moved], normals[moved] = self.body.push_out(held[moved], thin)
+        low = held[:, 1] < self.eye[1] - 0.06
+        if self.cloth is not None and low.any():
+            held[low], above, outward = self.cloth.push_out(held[low], 2 * SKIN_MARGIN)
+            nearer = above < distances[low]
+            distances[low] = np.where(nearer, above, distances[low])
+            normals[low] = np.where(nearer[:, None], outward, normals[low])
+        return held, distances, normals
+
+    def hold_in_frame(self, points: np.ndarray) -> np.ndarray:
+        """Points [n, 3] drawn in toward the axis the cameras turn about where hair would fill the frame."""
+        world = self.placement.to_world(points)
+        radius = np.hypot(world[:, 0], world[:, 2]) / self.room_radius
+        height = np.clip(world[:, 1], 0, None) / self.room_height
+        reach = np.maximum((radius**_ROUNDNESS + height**_ROUNDNESS) ** (1 / _ROUNDNESS), 1e-6)
+        rest = 1 - _HELD_FROM
+        held = np.where(reach > _HELD_FROM, _HELD_FROM + rest * np.tanh((reach - _HELD_FROM) / rest), reach)
+        inward = world * (held / reach - 1)[:, None]
+        inward[:, 1] = np.minimum(inward[:, 1], 0) * (world[:, 1] > 0)
+        return points + inward / self.placement.scale
+
+
+@dataclass(frozen=True)
+class ScalpPoints:
+    """Where strands are rooted: points, normals [n, 3]; azimuth and height above the person's hairline `edge` [n]."""
+
+    points: np.ndarray
+    normals: np.ndarray
+    azimuth: np.ndarray
+    edge: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, which) -> "ScalpPoints":
+        return ScalpPoints(self.points[which], self.normals[which], self.azimuth[which], self.edge[which])
+
+
+@dataclass(frozen=True)
+class Guides:
+    """Guide strands [n, k, 3], their distances [n, k] from the body, and the fractional points [n] where they are cut."""
+
+    points: np.ndarray
+    clearance: np.ndarray
+    ends: np.ndarray
+
+
+def guide_lengths(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, rng: np.random.Generator) -> np.ndarray:
+    """Lengths [n] in metres: sides to top by height, shorter along the edge where hair is short."""
+    top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])
+    lengths = style.length_sides + (style.length_top - style.length_sides) * top
+    lengths *= traits.length * rng.uniform(0.82, 1.08, len(roots))
+    if style.length_sides < 0.1:
+        lengths *= np.clip(0.35 + roots.edge / 0.03, 0.35, 1)
+    return lengths
+
+
+def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, rng: np.random.Generator) -> Guides:
+    """One guide from each root."""
+    n, steps = len(roots), style.steps
+    lengths = guide_lengths(style, traits, site, roots, rng)
+    stride = (lengths / (steps - 1))[:, None]
+    margin = traits.volume * rng.uniform(*style.margin, n) * np.clip(roots.edge / 0.02, 0.15, 1)
+    own_way = rng.normal(0, 1, (n, 3))
+    comber = Comber(style, traits, site, roots)
+    bend = min(_BEND * style.points / steps, 0.5)
+
+    points = np.zeros((n, steps, 3))
+    clearance = np.zeros((n, steps))
+    points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
+    here, normals, distances = roots.points.copy(), roots.normals, np.zeros(n)
+    first = style.lift * normals + 0.5 * style.comb * comber.direction(here, normals) + rng.normal(0, 0.1, (n, 3))
+    heading = unit(first)
+    ends = np.full(n, steps - 1.0)
+    for step in range(1, steps):
+        pull = style.comb * (1.0 if style.combing == "tie" else max(1 - step / (0.55 * steps), 0))
+        weight = style.gravity * np.clip(step / (0.2 * steps), 0.2, 1)
+        goal = pull * comber.direction(here, normals) + weight * comber.fall(here, normals, distances) + 0.03 * own_way
+        heading = unit(heading + bend * goal)
+        there, distances, normals = site.settle(here + heading * stride, np.maximum(margin * min(1, step / 3), SKIN_MARGIN))
+        if style.length_top > 0.05 and style.combing != "tie":
+            there, ends = keep_off_face(there, step, ends, style, traits, site, roots.azimuth)
+        # The step keeps its length, and part of the turn the obstacles gave it.
+        taken = unit(there - here)
+        there = here + taken * stride
+        heading = unit(heading + taken)
+        ends = np.minimum(ends, comber.ends(there, step, rng))
+        points[:, step], clearance[:, step] = there, distances
+        here = there
+    return Guides(points, clearance, ends)
+
+
+class Comber:
+    """Where a style's hair wants to go."""
+
+    def __init__(self, style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints):
+        self.style, self.traits, self.site = style, traits, site
+        self.whorl = site.eye + [0.008 * np.sign(traits.parting), 0.105, -0.155]
+        self.parting_x = site.eye[0] + traits.parting
+        self.side = np.where(roots.points[:, 0] > self.parting_x, 1.0, -1.0)
+        self.top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])[:, None]
+        self.tie = tie_point(site, traits)
+        # Hair from the front half of the head may fall before the shoulder; the rest behind it.
+        self.drape = np.where(np.abs(roots.azimuth) < 1.1, 1.0, -1.0)
+
+    def direction(self, here: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Directions [n, 3] of combing along the skin at points [n, 3] with normals [n, 3]."""
+        down = 1 - self.top
+        if self.style.combing == "tie":
+            return tangential(self.tie - here, normals)
+        if self.style.combing == "back":
+            return tangential(np.broadcast_to([0, -0.1, -1.0], here.shape), normals) + 0.3 * down * _DOWN
+        away = tangential(here - self.whorl, normals)
+        if self.style.combing == "side":
+            across = tangential(np.stack([self.side, 0 * self.side, np.full(len(here), -0.55)], axis=1), normals)
+            return across * self.top + (0.6 * away + 0.5 * _DOWN) * down
+        if self.style.combing == "parted":
+            side = np.where(here[:, 0] > self.parting_x, 0.9, -0.9)
+            across = tangential(np.stack([side, 0 * side, np.full(len(here), -0.75)], axis=1), normals)
+            front = np.clip((here[:, 2] - self.whorl[2] - 0.02) / 0.05, 0, 1)[:, None]
+            return unit(across * front + away * (1 - front))
+        return away
+
+    def fall(self, here: np.ndarray, normals: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        """Where weight takes a strand [n, 3]: down; on a shoulder, off it to the front or the back."""
+        on_shoulder = (here[:, 1] < self.site.eye[1] - 0.09) & (distances < 0.02) & (normals[:, 1] > 0.25)
+        slide = np.zeros_like(here)
+        slide[:, 2] = 0.8 * self.drape * on_shoulder
+        return _DOWN + slide
+
+    def ends(self, there: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
+        """Fractional points [n] at which strands that are now at `there` end; the last possible one where they go on."""
+        ends = np.full(len(there), self.style.steps - 1.0)
+        if self.style.cut is not None:
+            height = self.site.eye[1] + self.style.cut + self.traits.cut + rng.normal(0, 0.003, len(there))
+            ends[there[:, 1] < height] = step - 0.3
+        if self.style.combing == "tie":
+            ends[np.linalg.norm(there - self.tie, axis=1) < TIE_RADIUS] = step
+        return ends
+
+
+def tie_point(site: Site, traits: HairTraits) -> np.ndarray:
+    """The knot of tied hair [3]: just off the back of the head at the height where this person wears it."""
+    height = site.eye[1] + traits.tie_height
+    band = (np.abs(site.vertices[:, 0] - site.eye[0]) < 0.015) & (np.abs(site.vertices[:, 1] - height) < 0.006)
+    back = site.vertices[band, 2].min() if band.any() else site.eye[2] - 0.17
+    return np.array([site.eye[0], height, back - 0.010])
+
+
+def keep_off_face(
+    points: np.ndarray, step: int, ends: np.ndarray, style: HairStyle, traits: HairTraits, site: Site, azimuth: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points [n, 3] turned about the head's axis until they are beside the face; a fringe is cut where it reaches it."""
+    side, height, ahead = (points - site.eye - [0, 0, _FACE_AXIS_Z]).T
+    radius, angle = np.hypot(side, ahead), np.arctan2(side, ahead)
+    if style.fringe:
+        heights, angles = [-0.2, -0.06, 0.0, traits.fringe - 0.002, traits.fringe], [72, 66, 60, 52, 0]
+    else:
+        heights, angles = _FACE_HEIGHTS, _FACE_ANGLES
+    limit = np.radians(np.interp(height, heights, angles)) * traits.opening
+    inside = (np.abs(angle) < limit) & (height < 0.08)
+    if style.fringe:
+        short = inside & (np.abs(angle) < _FRINGE_ANGLE) & (np.abs(azimuth) < 1.0)
+        ends = np.where(short, np.minimum(ends, step - 0.5), ends)
+    turned = np.where(angle >= 0, 1, -1) * np.minimum(limit, np.abs(angle) + 0.16)
+    beside = np.stack([radius * np.sin(turned), height, radius * np.cos(turned)], axis=1) + site.eye + [0, 0, _FACE_AXIS_Z]
+    return np.where(inside[:, None], beside, points), ends
+
+
+def grow_strands(
+    style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, guides: Guides, rng: np.random.Generator
+) -> list[Strands]:
+    """Strands from all roots, the first of which are the guides'."""
+    n, count = len(roots), len(guides.points)
+    shares = np.linspace(0, style.steps - 1, style.points)
+    before = np.minimum(shares.astype(int), style.steps - 2)
+    lines = resample(guides.points, np.full(count, style.steps - 1.0), style.points)
+    clearance = np.minimum(guides.clearance[:, before], guides.clearance[:, before + 1])
+    ends = guides.ends / (style.steps - 1)
+
+    distances, nearest = cKDTree(roots.points[:count]).query(roots.points, k=2)
+    first, second = nearest.T
+    # Guides that part (at a parting, around the face) are not mixed.
+    together = np.linalg.norm(lines[first, -1] - lines[second, -1], axis=1) < 0.035
+    share = np.where(together, rng.uniform(0, 0.5, n), 0)[:, None]
+    spread = (1 - style.clump * rng.uniform(0.5, 1, n))[:, None, None]
+    u = np.linspace(0, 1, style.points)[None, :, None]
+    offset = roots.points - (roots.points[first] * (1 - share) + roots.points[second] * share)
+    stray = np.where(rng.random(n) < 0.04, 0.010, 0.0022) * min(1, style.length_top / 0.06)
+    points = lines[first] * (1 - share[..., None]) + lines[second] * share[..., None]
+    points += offset[:, None] * (1 - u**1.3 * (1 - spread)) + (rng.normal(0, 1, (n, 3)) * stray[:, None])[:, None] * u**1.2
+    points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
+    if style.curl[0] > 0:
+        phase = rng.uniform(0, 2 * np.pi, count)[first] + rng.normal(0, 0.6, n)
+        amplitude = np.full(n, style.curl[0] * traits.wave)
+        points = curl(points, amplitude, style.curl[1] * rng.uniform(0.85, 1.15, count)[first], phase)
+    strayed = np.linalg.norm(points - lines[first], axis=2)
+    points = clear_strands(points, clearance[first] - strayed, site)
+
+    ends = (ends[first] * (1 - share[:, 0]) + ends[second] * share[:, 0]) * rng.uniform(0.90, 1.02, n)
+    ends, radii = refine_edge(ends, style, roots, rng)
+    points = resample(points, ends * (style.points - 1), style.points)
+    return shaded(points, tapered(radii, style.points), np.array(traits.colour), rng, traits.grey)
+
+
+def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.ndarray:
+    """Strands [n, k, 3] pushed out of the body where they may be in it: where the distance `clearance` [n, k] that they
+    keep at least is below the margin. The root and the point after it stay.
+    """
+    points = points.copy()
+    flat = points[:, 1:].reshape(-1, 3)
+    flat[:] = site.hold_in_frame(flat)
+    low = flat[:, 1] < site.eye[1] + _COLLAR
+    doubtful = (clearance[:, 1:].ravel() < 3 * SKIN_MARGIN) | low
+    flat[doubtful] = site.settle(flat[doubtful], np.full(doubtful.sum(), SKIN_MARGIN))[0]
+    points[:, 1:] = flat.reshape(len(points), -1, 3)
+    return points
+
+
+def refine_edge(
+    ends: np.ndarray, style: HairStyle, roots: ScalpPoints, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends [n] (share of the strand) and greatest radii [n]: finer at the hairline, and some of it short new hair."""
+    n = len(roots)
+    edge = smoothstep(0.0, 0.012, roots.edge)
+    young = rng.random(n) < 0.35 * (1 - edge)
+    ends = np.where(young, ends * rng.uniform(0.1, 0.4, n), ends)
+    return ends, style.radius * rng.uniform(0.8, 1.2, n) * (0.6 + 0.4 * edge)
+
+
+def scalp_points(template, head, chosen: np.ndarray, edge: np.ndarray) -> ScalpPoints:
+    """The chosen scalp roots [n] on a head, whose own hairline lies `edge` [n] metres below them."""
+    roots = template.scalp_roots[chosen]
+    normals = unit(roots.at(head.coarse_normals).astype(np.float64))
+    return ScalpPoints(roots.at(head.coarse).astype(np.float64), normals, template.scalp_azimuth[chosen], edge)
