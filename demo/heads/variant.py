@@ -1,0 +1,48 @@
+"""Which of mitsuba's variants to render with: compiled by LLVM where a version is found that works, else the plain one."""
+
+import os
+import re
+from pathlib import Path
+
+from dnnlib.util import UserError
+
+try:
+    import mitsuba
+except ImportError:
+    raise UserError("rendering heads needs mitsuba and mitsuba-oidn: pip install 'multi_pose[heads]'") from None
+
+OLDEST_LLVM = 17  # 15 and 16 abort the process in the middle of a kernel
+LLVM_FOLDERS = (
+    "/usr/lib/*-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib/llvm-*/lib",
+    "/usr/local/lib",
+    "/opt/homebrew/opt/llvm/lib",
+    "/usr/local/opt/llvm/lib",
+)
+
+
+def select_variant() -> str:
+    """Set mitsuba's variant, once for the process, and return its name: ``llvm_ad_rgb`` (twice as fast) or ``scalar_rgb``."""
+    if mitsuba.variant() is None:
+        library = find_llvm()
+        if library is not None:
+            os.environ["DRJIT_LIBLLVM_PATH"] = str(library)
+        mitsuba.set_variant("scalar_rgb" if library is None else "llvm_ad_rgb")
+    return mitsuba.variant()
+
+
+def find_llvm(folders: tuple[str, ...] = LLVM_FOLDERS) -> Path | None:
+    """The newest libLLVM in `folders` (patterns) that works; one named by DRJIT_LIBLLVM_PATH goes first. None if none does."""
+    named = os.environ.get("DRJIT_LIBLLVM_PATH")
+    if named and _llvm_version(Path(named)) >= OLDEST_LLVM and Path(named).is_file():
+        return Path(named)
+    found = [path for folder in folders for path in Path("/").glob(f"{folder.lstrip('/')}/libLLVM*") if path.is_file()]
+    found = [path for path in found if _llvm_version(path) >= OLDEST_LLVM]
+    return max(sorted(found), key=_llvm_version, default=None)
+
+
+def _llvm_version(library: Path) -> int:
+    """The major version in a name such as libLLVM.so.19.1, libLLVM-17.so or libLLVM.20.dylib; 0 where there is none."""
+    match = re.match(r"libLLVM\D*(\d+)", library.resolve().name) or re.match(r"libLLVM\D*(\d+)", library.name)
+    return int(match[1]) if match else 0
