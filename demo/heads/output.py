@@ -218,7 +218,7 @@ def make_person(
     if options.truth:
         (made / "truth" / MESH_NAME).write_bytes(truth.ply_bytes(portrait.surface))
     cameras = [{"image": f"{name}.{options.format}", **asdict(plan)} for name, plan in zip(options.view_names(number), views)]
-    person = {"person_seed": options.person_seed(number), "traits": portrait.traits, "views": cameras}
+    person = {"person_seed": options.person_seed(number), "traits": _plain(portrait.traits), "views": cameras}
     _write_json(made / f"{PEOPLE_NAME}.json", person)
 
 
@@ -232,15 +232,15 @@ def _write_view(made: Path, name: str, options: SetOptions, picture: Picture) ->
 
 def _write_json(path: Path, content: Any) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, default=_plain, separators=(",", ":")))
+        temporary.write_text(json.dumps(content, separators=(",", ":")))
 
 
 def _plain(value: Any) -> Any:
-    """NumPy's arrays and numbers as JSON has them, at the precision of float32."""
-    if isinstance(value, np.floating):
-        return float(str(np.float32(value)))
-    if isinstance(value, np.integer | np.bool_):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return value.tolist()
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+    """Traits as JSON has them: no arrays, and five digits, which is more than anyone sees."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.5g}")
+    return value.item() if isinstance(value, np.generic) else value

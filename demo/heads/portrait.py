@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from demo.heads import geometry
+from demo.heads.geometry import Mesh
 from demo.heads.views import ViewPlan
 
-BACKGROUND_STREAM = 101  # of the person's random numbers; those of person.py are smaller
+if TYPE_CHECKING:
+    from demo.heads.scene import Scene
+
+# Streams of the person's random numbers, beside those of person.py (smaller) and scene.py (larger).
+BACKGROUND_STREAM = 101
 RENDER_STREAM = 102
 
 
@@ -30,7 +34,7 @@ class Picture:
 
     image: np.ndarray  # uint8 [r, r, 3]
     mask: np.ndarray  # uint8 [r, r], 255 is head
-    depth: np.ndarray  # float [r, r], world units along the view, 0 where nothing is
+    depth: np.ndarray  # float [r, r], world units along the camera's z axis, 0 where nothing is
 
 
 @dataclass(frozen=True)
@@ -39,31 +43,34 @@ class Portrait:
 
     traits: dict[str, Any]
     pictures: Iterator[Picture]
-    surface: geometry.Mesh
+    surface: Mesh
 
 
 def prepare() -> None:
-    """Load what all people are made from, once, so that processes find it ready.
+    """Make what all people are made from, if it is not kept from an earlier run, so that processes find it ready.
 
     UserError if the packages of the extra `heads` are not installed.
     """
-    from demo.heads import scene, template
+    # The renderer is imported where it is needed only: it is large, and an extra.
+    from demo.heads import picture, template  # noqa: F401
 
-    scene.select_variant()
     template.load_template()
 
 
 def portray(sitting: Sitting) -> Portrait:
-    """The person of `sitting.person_seed`, drawn and rendered by mitsuba; call `prepare` before the first one."""
-    from demo.heads import person, scene, template
+    """The person of `sitting.person_seed`, drawn and rendered by mitsuba on one thread."""
+    import drjit
+
+    from demo.heads import person, scene, template, truth
 
     scene.select_variant()
+    drjit.set_thread_count(1)  # processes share the cores
     sitter = person.sample_person(sitting.person_seed, sitting.style)
     stage = scene.build_scene(template.load_template(), sitter)
-    return Portrait(asdict(sitter), _pictures(sitting, stage), None)
+    return Portrait(asdict(sitter), _pictures(sitting, stage), truth.surface(stage))
 
 
-def _pictures(sitting: Sitting, stage: Any) -> Iterator[Picture]:
+def _pictures(sitting: Sitting, stage: "Scene") -> Iterator[Picture]:
     from demo.heads import light, picture
 
     for number, plan in enumerate(sitting.views):
@@ -71,5 +78,4 @@ def _pictures(sitting: Sitting, stage: Any) -> Iterator[Picture]:
         view = picture.render_view(stage, plan.cam2world, sitting.resolution, sitting.spp, noise_seed)
         rng = np.random.default_rng([sitting.person_seed, BACKGROUND_STREAM, number])
         image = picture.compose(view, light.sample_background(rng, sitting.resolution))
-        mask = np.round(np.clip(view.alpha, 0, 1) * 255).astype(np.uint8)
-        yield Picture(image, mask, np.where(np.isfinite(view.depth), view.depth, 0.0))
+        yield Picture(image, np.round(view.alpha * 255).astype(np.uint8), view.depth)

@@ -1,9 +1,14 @@
 """What is known for certain about a rendered head, as files: depth pictures and the surface."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image
 
 from demo.heads.geometry import Mesh, triangles
+
+if TYPE_CHECKING:
+    from demo.heads.scene import Scene
 
 DEPTH_STEPS = 5000  # per world unit: 0.0002 is finer than a hair, and 65535 steps reach 13 units
 
@@ -16,6 +21,27 @@ def depth_image(depth: np.ndarray) -> Image.Image:
 def read_depth(image: Image.Image) -> np.ndarray:
     """The depths [r, r], float64 in world units, of a picture that `depth_image` made."""
     return np.asarray(image).astype(np.float64) / DEPTH_STEPS
+
+
+def surface(scene: "Scene") -> Mesh:
+    """Skin, eyes, mouth and clothes as they were rendered, in world units.  Hair is strands and not part of it.
+
+    What is more transparent than not, such as lashes and the edge of the cloth, is left out.
+    """
+    from demo.heads.variant import mitsuba
+
+    vertices, faces, count = [], [], 0
+    for shape in scene.content.shapes():
+        if not shape.is_mesh():
+            continue
+        parameters = mitsuba.traverse(shape)
+        corners = np.array(parameters["faces"]).reshape(-1, 3)
+        if "vertex_opacity" in parameters:
+            corners = corners[np.array(parameters["vertex_opacity"])[corners].mean(axis=1) > 0.5]
+        faces.append(corners.astype(np.int64) + count)
+        vertices.append(np.array(parameters["vertex_positions"]).reshape(-1, 3))
+        count += len(vertices[-1])
+    return Mesh(np.concatenate(vertices), np.concatenate(faces))
 
 
 def ply_bytes(mesh: Mesh) -> bytes:
