@@ -1,0 +1,183 @@
+"""Tuning a generator about a latent, so that it shows the photos more closely than any latent can (Roich 2021).
+
+    tuning = Tuning(G, target, pivot, perceptual, TuningSettings())
+    with tuning.borrowed():  # G's weights change inside, and are what they were afterwards
+        for step in tuning.steps():
+            ...
+        tuned = tuning.result()
+"""
+
+import contextlib
+import math
+from typing import Iterator, NamedTuple
+
+import numpy as np
+import torch
+
+import camera_utils
+from pti import losses, schedules
+from pti.losses import Perceptual
+from pti.projector import Pivot, Step, backward, noise_in
+from pti.rendering import Drawing, draws_of_step, rays_start_at_head
+from pti.settings import LossWeights, TuningSettings
+from pti.targets import Target
+from training import inference
+from training.checkpoint import frozen_copy
+from training.triplane import TriPlaneGenerator
+
+ANCHOR_EVERY = 2  # steps: between them, what must stay is left alone, and then counts so much more
+SEEN_DEGREES = 60.0  # sides less than this away from a photo's are seen by it
+PITCH_DEGREES = 15.0  # deviation of the pitch of the cameras of other latents
+
+
+class Anchor(NamedTuple):
+    """What the untuned generator shows of ws from a camera: the tuned one shall still show it.  Kept on the CPU."""
+
+    ws: torch.Tensor  # [1, num_ws, w_dim]
+    ws_bcg: torch.Tensor | None
+    label: torch.Tensor  # [1, 25]
+    seen: dict[str, torch.Tensor]
+
+
+class Tuning:
+    """The tuning of `G` to show the photos of `target` at `pivot`.  Only one generator is in the device's memory.
+
+    What the untuned generator showed of other latents (`locality`) and of the pivot from unseen sides (`back_prior`) is
+    recorded before the first step, so that no second generator has to stay.
+    """
+
+    def __init__(
+        self,
+        G: TriPlaneGenerator,
+        target: Target,
+        pivot: Pivot,
+        perceptual: Perceptual,
+        settings: TuningSettings,
+        weights: LossWeights = LossWeights(),
+        drawing: Drawing = Drawing(),
+    ):
+        self.G, self.target, self.pivot, self.perceptual = G, target, pivot, perceptual
+        self.settings, self.weights, self.drawing = settings, weights, drawing
+        self.device = inference.device_of(G)
+        self.masks = target.masks_for_loss(settings.mask)
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[None]:
+        """Inside, the weights of the generator may change; afterwards they are what they were.  The copy is on the CPU."""
+        before = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.G.named_parameters()}
+        try:
+            yield
+        finally:
+            self.G.requires_grad_(False)
+            for name, parameter in self.G.named_parameters():
+                parameter.grad = None
+                parameter.copy_(before[name])
+
+    def steps(self) -> Iterator[Step]:
+        """Do the steps one after the other, fewer where they bring nothing any more (`early_stop`)."""
+        anchors = self._record()
+        # The mapping networks are not asked: the latent is given.
+        weights = [parameter for name, parameter in self.G.named_parameters() if "mapping" not in name]
+        for parameter in weights:
+            parameter.requires_grad_()
+        optimizer = torch.optim.Adam(weights, lr=self.settings.learning_rate, foreach=False)
+        plateau = schedules.Plateau(self.settings.early_stop)
+        for number in range(self.settings.steps):
+            optimizer.zero_grad(set_to_none=True)
+            with draws_of_step(self.device, self.settings.seed, number), rays_start_at_head(self.G):
+                with noise_in(self.G, self.pivot.noise):
+                    terms, seen = self._photos()
+                if anchors and number % ANCHOR_EVERY == 0:
+                    kinds = list(anchors)
+                    kind = kinds[number // ANCHOR_EVERY % len(kinds)]
+                    self._hold(kind, anchors[kind], number, len(kinds) * ANCHOR_EVERY)
+            optimizer.step()
+            yield Step(terms, seen)
+            if plateau.reached(sum(terms.values())):
+                return
+
+    def result(self) -> TriPlaneGenerator:
+        """A copy of the tuned generator on the CPU, without gradients, with the optimised noise in it."""
+        with noise_in(self.G, self.pivot.noise):
+            return frozen_copy(self.G)
+
+    def _photos(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+        """Gradients of how far the photos are off; the terms, and what the last camera saw."""
+        terms: dict[str, float] = {}
+        count = len(self.target.images)
+        views = self.drawing.views(self.G, self.pivot.ws, self.pivot.labels, self.pivot.ws_bcg)
+        for index, seen in enumerate(views):
+            mask = None if self.masks is None else self.masks[index : index + 1]
+            photo = self.target.images[index : index + 1]
+            found = losses.picture_terms(seen, photo, mask, self.perceptual, self.weights)
+            backward(found, count, terms)
+        return terms, {name: picture.detach() for name, picture in seen.items()}
+
+    # What shall stay
+
+    def _hold(self, kind: str, anchors: list[Anchor], number: int, rarity: int) -> None:
+        """Gradients of how much one of the anchors has changed."""
+        weight = rarity * (self.settings.locality if kind == "locality" else self.settings.back_prior)
+        anchor = anchors[np.random.RandomState([self.settings.seed, number]).randint(len(anchors))]
+        ws, label = anchor.ws.to(self.device), anchor.label.to(self.device)
+        ws_bcg = None if anchor.ws_bcg is None else anchor.ws_bcg.to(self.device)
+        noise = self.pivot.noise if kind == "back_prior" else {}
+        with noise_in(self.G, noise):
+            (seen,) = self.drawing.views(self.G, ws, label, ws_bcg)
+        was = {name: picture.to(self.device) for name, picture in anchor.seen.items()}
+        terms = dict(picture=self.perceptual(seen["image"], was["image"]) + (seen["image"] - was["image"]).square().mean())
+        if "image_mask" in was:
+            terms["silhouette"] = (seen["image_mask"] - was["image_mask"]).square().mean()
+        (weight * sum(terms.values())).backward()
+
+    @torch.no_grad()
+    def _record(self) -> dict[str, list[Anchor]]:
+        """What the untuned generator shows, by what it is for; nothing where its weight or the number of steps is 0."""
+        rng = np.random.RandomState(self.settings.seed)
+        count = self.settings.anchors
+        anchors: dict[str, list[Anchor]] = {}
+        if self.settings.steps == 0:
+            return anchors
+        if self.settings.locality > 0:
+            latents, labels = self._other_latents(rng, count), self._any_cameras(rng, count)
+            anchors["locality"] = [self._seen(ws, None, label) for ws, label in zip(latents, labels)]
+        if self.settings.back_prior > 0:
+            with noise_in(self.G, self.pivot.noise):
+                cameras = unseen_cameras(self.pivot.labels, count, inference.orbit_radius(self.G))
+                anchors["back_prior"] = [self._seen(self.pivot.ws, self.pivot.ws_bcg, label) for label in cameras]
+        return anchors
+
+    def _seen(self, ws: torch.Tensor, ws_bcg: torch.Tensor | None, label: torch.Tensor) -> Anchor:
+        with draws_of_step(self.device, self.settings.seed, step=0), rays_start_at_head(self.G):
+            (seen,) = self.drawing.views(self.G, ws, label, ws_bcg)
+        kept = {name: seen[name].cpu() for name in ("image", "image_mask") if name in seen}
+        return Anchor(ws.cpu(), None if ws_bcg is None else ws_bcg.cpu(), label.cpu(), kept)
+
+    def _other_latents(self, rng: np.random.RandomState, count: int) -> list[torch.Tensor]:
+        """Latents [1, num_ws, w_dim] in random directions from the pivot, no farther than `locality_radius`."""
+        z = torch.from_numpy(rng.randn(count, self.G.z_dim)).to(self.device, torch.float32)
+        frontal = camera_utils.orbit_label(0, 0, inference.orbit_radius(self.G), device=self.device)
+        directions = self.G.mapping(z, frontal.expand(count, -1)) - self.pivot.ws
+        lengths = directions.flatten(1).norm(dim=1)[:, None, None]
+        latents = self.pivot.ws + directions * (self.settings.locality_radius / lengths).clamp(max=1)
+        return list(latents.split(1))
+
+    def _any_cameras(self, rng: np.random.RandomState, count: int) -> list[torch.Tensor]:
+        yaws, pitches = rng.uniform(-math.pi, math.pi, count), rng.randn(count) * math.radians(PITCH_DEGREES)
+        radius = inference.orbit_radius(self.G)
+        return [camera_utils.orbit_label(*view, radius, device=self.device) for view in zip(yaws, pitches)]
+
+
+def unseen_cameras(labels: torch.Tensor, count: int, radius: float) -> list[torch.Tensor]:
+    """`count` level cameras [1, 25] on the orbit, evenly spread over the sides that none of the photos' `labels` [k, 25] sees.
+
+    Where the photos see all sides, those that they see from farthest away.
+    """
+    positions = torch.nn.functional.normalize(labels[:, camera_utils.POSITION_ENTRIES], dim=1)
+    turn = [camera_utils.orbit_label(2 * math.pi * step / 360, 0.0, radius, device=labels.device) for step in range(360)]
+    places = torch.nn.functional.normalize(torch.cat(turn)[:, camera_utils.POSITION_ENTRIES], dim=1)
+    nearest = (places @ positions.T).amax(dim=1)  # cosine of the angle to the nearest photo
+    unseen = torch.nonzero(nearest < math.cos(math.radians(SEEN_DEGREES)))[:, 0].tolist()
+    if not unseen:
+        unseen = sorted(nearest.argsort()[:count].tolist())
+    return [turn[unseen[int(place)]] for place in np.linspace(0, len(unseen) - 1, count)]

@@ -1,0 +1,150 @@
+"""Pictures with gradients, in as much memory as there is."""
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+import camera_utils
+from dnnlib import UserError
+from pti.settings import PRECISIONS
+from training import inference
+from training.rendering_settings import RenderingSettings
+from training.triplane import Face, TriPlaneGenerator
+from training.volumetric_rendering import ray_sampler, renderer
+from training.volumetric_rendering.ray_marcher import March
+
+MAX_STRIPS = 64
+NEAR_OF_HEAD = 0.35  # box sides: rays start no nearer than this before the head's middle: 2.35 on an orbit of 2.7
+COPIES_OF_A_WEIGHT = 4  # itself, its gradient, and Adam's two averages
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How pictures are computed: `mixed` runs the network's own float16 layers so (on a GPU), `strips` says in how
+    many parts the rays of a view come.
+
+    With more than one strip, what the gradient of a strip needs is computed anew when its turn comes: less memory, more time.
+    """
+
+    mixed: bool = False
+    strips: int = 1
+
+    def views(
+        self, G: TriPlaneGenerator, ws: torch.Tensor, labels: torch.Tensor, ws_bcg: torch.Tensor | None = None
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """What `G.synthesis` returns for the face ws [1, L, w_dim] from each of the cameras `labels` [k, 25], one by one.
+
+        Each has a graph of its own, so that one may be dropped before the next is made.
+        """
+        for label in labels.split(1):
+            yield self._render(G, G.prepare(ws, ws_bcg, **self._synthesis_kwargs()), label)
+
+    def _synthesis_kwargs(self) -> dict[str, Any]:
+        return dict(noise_mode="const", force_fp32=not self.mixed)
+
+    def _render(self, G: TriPlaneGenerator, face: Face, label: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.strips == 1:
+            return G.render(face, label, **self._synthesis_kwargs())
+        cam2world, intrinsics = camera_utils.unpack_label(label)
+        origins, directions = ray_sampler.sample_rays(cam2world, intrinsics, G.neural_rendering_resolution)
+        settings = RenderingSettings.from_kwargs(G.rendering_kwargs)
+
+        def march(grids: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            seen = renderer.render_rays(lambda points: G.query(grids, points), origins, directions, settings)
+            return seen[:3]
+
+        strips = zip(origins.chunk(self.strips, dim=1), directions.chunk(self.strips, dim=1), strict=True)
+        parts = [checkpoint(march, face.grids, *strip, use_reentrant=False) for strip in strips]
+        features, depth, opacity = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return G.compose(face.ws, March(features, depth, opacity, None), face.background, **self._synthesis_kwargs())
+
+
+def use_precision(precision: str, device: torch.device) -> None:
+    """Set PyTorch up for `precision`: 'fp32', 'tf32' (products of shorter floats) or 'mixed' (that, and float16 layers).
+
+    UserError for one that is not known, or is nothing that this device can do.
+    """
+    if precision not in PRECISIONS:
+        raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
+    if precision != "fp32" and device.type == "cpu":
+        raise UserError(f"--precision {precision} is for GPUs; on the CPU all is computed in fp32")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
+
+
+@contextlib.contextmanager
+def rays_start_at_head(G: TriPlaneGenerator) -> Iterator[None]:
+    """Inside, rays start closer to the head than in training: what floats before it would hide it from the photo's camera."""
+    kwargs = G.rendering_kwargs
+    start = kwargs.ray_start
+    nearest = inference.orbit_radius(G) - NEAR_OF_HEAD * kwargs.box_warp
+    if start != "auto" and start < nearest < kwargs.ray_end:
+        kwargs.ray_start = nearest
+    try:
+        yield
+    finally:
+        kwargs.ray_start = start
+
+
+@contextlib.contextmanager
+def draws_of_step(device: torch.device, seed: int, step: int) -> Iterator[None]:
+    """Inside, random numbers are those of this step, whatever was drawn before; outside nothing was drawn."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed * 1_000_003 + step)
+        yield
+
+
+def bytes_kept(function: Callable[[], Any]) -> int:
+    """How much memory the graph of what `function` computes keeps for its gradient, in bytes; the same on every device."""
+    sizes: dict[int, int] = {}
+    kept = []  # so that no address is used twice
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        kept.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        result = function()
+    del result, kept
+    return sum(sizes.values())
+
+
+def plan_drawing(G: TriPlaneGenerator, mixed: bool, max_memory_gb: float | None) -> Drawing:
+    """The fewest strips with which tuning `G` stays within `max_memory_gb` GiB, as far as that can be foreseen.
+
+    Counted are weights with gradients and Adam's averages, and what the graph of one view keeps.  On a GPU the limit also
+    holds for PyTorch as a whole.  UserError if no number of strips is enough.
+    """
+    drawing = Drawing(mixed)
+    if max_memory_gb is None:
+        return drawing
+    device = inference.device_of(G)
+    limit = max_memory_gb * 2**30
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+    fixed = COPIES_OF_A_WEIGHT * sum(parameter.nbytes for parameter in G.parameters())
+    at_once = None
+    while drawing.strips <= MAX_STRIPS:
+        kept = _bytes_of_a_view(G, drawing)
+        at_once = at_once or kept
+        need = fixed + kept + max(0, at_once - kept) // drawing.strips  # one strip is computed anew beside what was kept
+        if need <= limit:
+            return drawing
+        drawing = dataclasses.replace(drawing, strips=2 * drawing.strips)
+    raise UserError(
+        f"--max-memory {max_memory_gb:g}: this network needs about {need / 2**30:.2f} GiB; give more, or lower --nrr"
+    )
+
+
+def _bytes_of_a_view(G: TriPlaneGenerator, drawing: Drawing) -> int:
+    device = inference.device_of(G)
+    ws = torch.zeros([1, G.backbone.num_ws, G.w_dim], device=device, requires_grad=True)
+    label = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device)
+    with draws_of_step(device, seed=0, step=0), torch.enable_grad():
+        return bytes_kept(lambda: list(drawing.views(G, ws, label)))

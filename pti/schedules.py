@@ -1,0 +1,37 @@
+"""What changes over the steps of a projection: pure functions of the share `t` of its steps that are done."""
+
+import math
+
+from pti.settings import ProjectionSettings
+
+
+def learning_rate(t: float, settings: ProjectionSettings) -> float:
+    """A linear rise over the first part, a cosine fall to zero over the last."""
+    fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / settings.ramp_down))
+    return settings.learning_rate * fall * min(1.0, t / settings.ramp_up)
+
+
+def w_noise(t: float, deviation: float, settings: ProjectionSettings) -> float:
+    """Deviation of the noise on w, falling with the square of the time left; `deviation` is that of w."""
+    return deviation * settings.w_noise * max(0.0, 1 - t / settings.w_noise_until) ** 2
+
+
+class Plateau:
+    """Says when a loss has not fallen for a while: its running mean by less than 1% in `patience` steps (0: never says so)."""
+
+    _KEPT = 0.9  # of the running mean at each step
+    _GAIN = 0.99
+
+    def __init__(self, patience: int):
+        self._patience = patience
+        self._mean: float | None = None
+        self._best = math.inf
+        self._since = 0
+
+    def reached(self, loss: float) -> bool:
+        """Take in the loss of one more step."""
+        self._mean = loss if self._mean is None else self._KEPT * self._mean + (1 - self._KEPT) * loss
+        self._since += 1
+        if self._mean < self._GAIN * self._best:
+            self._best, self._since = self._mean, 0
+        return 0 < self._patience <= self._since

@@ -1,0 +1,73 @@
+"""How an inversion is done: published numbers as defaults, and what this project adds."""
+
+from dataclasses import dataclass
+
+from dnnlib import UserError
+
+SPACES = ("w", "w+")
+PRECISIONS = ("fp32", "tf32", "mixed")
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """What the terms of both stages count; see `pti.losses`."""
+
+    perceptual: float = 1.0
+    mse: float = 0.1
+    w_distance: float = 1.0  # in projection only
+    noise: float = 1e5  # in projection, where the noise is optimised
+    silhouette: float = 1.0  # with masks only
+    background: float = 0.1  # of a background pixel, where one of the head counts 1; with masks only
+
+
+@dataclass(frozen=True)
+class ProjectionSettings:
+    """The search for a latent (Karras 2020, appendix D)."""
+
+    space: str = "w+"  # 'w+': a row of its own for each layer; 'w': one for all
+    steps: int = 500
+    learning_rate: float = 0.1
+    ramp_down: float = 0.25  # share of the steps
+    ramp_up: float = 0.05  # share of the steps
+    w_noise: float = 0.05  # of the deviation of w, at the start
+    w_noise_until: float = 0.75  # share of the steps
+    w_samples: int = 10_000
+    mask: bool = False  # the loss weighs the head; the background gets a latent of its own
+    refine_pose: bool = False
+    optimize_noise: bool = False
+    early_stop: int = 0  # steps without progress after which a stage ends; 0: never
+    seed: int = 666
+
+    def __post_init__(self) -> None:
+        _choice("--space", self.space, SPACES)
+        _at_least("--num-steps", self.steps, 1)
+
+
+@dataclass(frozen=True)
+class TuningSettings:
+    """The tuning of the generator about a fixed latent (Roich 2021)."""
+
+    steps: int = 500
+    learning_rate: float = 3e-4
+    mask: bool = False
+    locality: float = 0.1  # weight of what other latents show staying as it was; 0: off
+    locality_radius: float = 30.0  # how far from the pivot those latents are, in w
+    back_prior: float = 0.0  # weight of what the pivot shows from unseen sides staying as it was; 0: off
+    anchors: int = 16  # pictures recorded for each of the two
+    early_stop: int = 0
+    seed: int = 666
+
+    def __post_init__(self) -> None:
+        _at_least("--num-steps-pti", self.steps, 0)
+        _at_least("--locality", self.locality, 0)
+        _at_least("--back-prior", self.back_prior, 0)
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name} {value}: choose from {', '.join(choices)}")
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise UserError(f"{name} {value}: must be at least {least}")

@@ -1,0 +1,136 @@
+"""The photos to invert: pictures, masks and cameras, from the folders that training and the photo tool use."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import PIL.Image
+import torch
+
+import camera_utils
+from dnnlib import UserError
+from dnnlib.archive import LABELS_NAME, Archive, read_labels, stem
+from training.dataset_pairs import decode_image, decode_mask
+
+IMAGES, MASKS = "img", "seg"  # what the folders of pictures and of masks are called, or what their names contain
+
+
+@dataclass(frozen=True)
+class Target:
+    """k photos of one person: pictures [k, 3, H, H] in [-1, 1], masks [k, 1, H, H] in [0, 1] or None, labels [k, 25]."""
+
+    name: str
+    images: torch.Tensor
+    masks: torch.Tensor | None
+    labels: torch.Tensor
+
+    def to(self, device: torch.device | str) -> "Target":
+        """The same on `device`."""
+        tensors = {name: getattr(self, name) for name in ("images", "masks", "labels")}
+        moved = {name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
+        return dataclasses.replace(self, **moved)
+
+    def masks_for_loss(self, wanted: bool) -> torch.Tensor | None:
+        """The masks if they are `wanted`; UserError if there are none."""
+        if wanted and self.masks is None:
+            raise UserError(f"--mask true, but {self.name} has no mask: give --target_seg DIR, or --mask false")
+        return self.masks if wanted else None
+
+
+class TargetSource:
+    """Photos with labels, and masks if there are any, in folders or zips.
+
+    `img` may also be a folder that holds `img` and `seg`.  Without `seg`, masks are looked for beside the photos, where
+    their folder's name has `seg` instead of `img`.  UserError if there are no photos, or labels and masks do not match them.
+    """
+
+    def __init__(self, img: str, seg: str | None = None):
+        path = Path(img)
+        if (path / IMAGES).is_dir() and not (path / LABELS_NAME).exists():
+            path = path / IMAGES
+        self._images = Archive(path)
+        self._masks = _mask_archive(path, seg)
+        self.names = self._images.image_names()
+        if not self.names:
+            raise UserError(f"{path} holds no pictures")
+        self._labels = _labels_of(self._images, self.names)
+        self._mask_names = _match_masks(self._images, self._masks, self.names)
+
+    def load(self, indices: list[int], resolution: int) -> Target:
+        """The photos number `indices` (in order of their names) as one target, brought to `resolution` pixels."""
+        beyond = [index for index in indices if index >= len(self.names)]
+        if beyond:
+            last = len(self.names) - 1
+            raise UserError(f"--idx {beyond[0]}: {self._images.path} has photos 0 to {last}")
+        names = [self.names[index] for index in indices]
+        images = [_to_size(_decode(self._images, name, decode_image), resolution, name) for name in names]
+        masks = None
+        if self._masks is not None:
+            found = [_decode(self._masks, self._mask_names[name], decode_mask) for name in names]
+            masks = torch.from_numpy(np.stack([_to_size(mask, resolution, name) for mask, name in zip(found, names)]))
+            masks = masks[:, None].to(torch.float32) / 255
+        pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+        labels = torch.tensor([self._labels[name] for name in names], dtype=torch.float32)
+        return Target(_target_name(names, self.names), pictures.contiguous(), masks, labels)
+
+
+def _mask_archive(images: Path, seg: str | None) -> Archive | None:
+    if seg is not None:
+        return Archive(seg)
+    beside = images.with_name(images.name.replace(IMAGES, MASKS))
+    return Archive(beside) if beside != images and beside.exists() else None
+
+
+def _labels_of(images: Archive, names: list[str]) -> dict[str, list[float]]:
+    labels = read_labels(images)
+    advice = "dataset_tool_photo.py makes crops with cameras from raw photos"
+    if labels is None:
+        raise UserError(f"{images.path} has no {LABELS_NAME} with the camera of each photo; {advice}")
+    missing = [name for name in names if name not in labels]
+    if missing:
+        raise UserError(
+            f"{LABELS_NAME} in {images.path} does not match: it lacks {len(missing)} of {len(names)} photos, such as "
+            f"{missing[0]}; {advice}"
+        )
+    for name in names:
+        label = np.asarray(labels[name])
+        if label.shape != (camera_utils.LABEL_DIM,) or not np.isfinite(label).all():
+            raise UserError(f"{LABELS_NAME} in {images.path}: {name} has no {camera_utils.LABEL_DIM} finite numbers; {advice}")
+    return labels
+
+
+def _match_masks(images: Archive, masks: Archive | None, names: list[str]) -> dict[str, str]:
+    if masks is None:
+        return {}
+    by_stem = {stem(name): name for name in masks.image_names()}
+    missing = [name for name in names if stem(name) not in by_stem]
+    if missing:
+        raise UserError(
+            f"{masks.path} does not match {images.path}: {len(missing)} of {len(names)} photos have no mask, such as {missing[0]}"
+        )
+    return {name: by_stem[stem(name)] for name in names}
+
+
+def _decode(archive: Archive, name: str, decode) -> PIL.Image.Image:
+    try:
+        return decode(archive.read(name))
+    except UserError as error:
+        raise UserError(f"cannot read {name} in {archive.path}: {error}") from None
+
+
+def _to_size(picture: PIL.Image.Image, resolution: int, name: str) -> np.ndarray:
+    if picture.width != picture.height:
+        raise UserError(
+            f"{name} is {picture.width}x{picture.height}, and cameras of labels see squares: prepare it with dataset_tool_photo.py"
+        )
+    kind = PIL.Image.Resampling.BOX if picture.width >= resolution else PIL.Image.Resampling.BILINEAR
+    return np.asarray(picture.resize((resolution, resolution), kind))
+
+
+def _target_name(names: list[str], all_names: list[str]) -> str:
+    """A name for a folder: the photo's own, with its folders where two have the same, and how many come with it."""
+    first = PurePosixPath(names[0])
+    alike = [name for name in all_names if PurePosixPath(name).stem == first.stem]
+    name = first.stem if len(alike) == 1 else stem(names[0]).replace("/", "-")
+    return name if len(names) == 1 else f"{name}+{len(names) - 1}"
