@@ -1,0 +1,145 @@
+"""Faces in a photo, small or large, upright or turned: their 478 landmarks in the photo's pixels."""
+
+import os
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+import numpy as np
+from PIL import Image
+
+from dnnlib import UserError
+
+from .camera import View, first_frame, view_of_landmarks
+from .frame import Frame
+from .head_model import LEFT_EYE_CORNERS, MOUTH_CORNERS, OVAL_LANDMARKS, RIGHT_EYE_CORNERS
+from .models import LANDMARKER, load_mediapipe, quiet_stderr
+from .photograph import Photo
+
+LOOK_PIXELS = 512  # a side of what the landmarker is shown
+FACES_PER_LOOK = 8
+LEAST_WINDOW = 192  # pixels of the photo; the detector finds faces from a fifth of a window's side
+MOST_LEVELS = 5  # the smallest windows are a sixteenth of the photo
+QUARTER_TURNS = (0.0, np.pi / 2, -np.pi / 2, np.pi)
+MAX_MISFIT = 0.03  # of faces; what else the landmarker may see is further from the model (photos, rendered heads: 0.004 to 0.016)
+CLOSE_UP = 1.25  # the second look at a face is at its first frame times this
+SAME_FACE = 0.5  # two finds closer than this, in face sizes, are one
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face: its landmarks [478, 3] (x, y in the photo's pixels, z away from the camera in the same unit) and its view."""
+
+    landmarks: np.ndarray
+    view: View
+
+    @property
+    def size(self) -> float:
+        """Pixels of the longer side of the box round the face's oval."""
+        return float(np.ptp(self.landmarks[list(OVAL_LANDMARKS), :2], axis=0).max())
+
+    @property
+    def centre(self) -> np.ndarray:
+        """The middle [2] of that box."""
+        oval = self.landmarks[list(OVAL_LANDMARKS), :2]
+        return (oval.min(axis=0) + oval.max(axis=0)) / 2
+
+
+class FaceFinder:
+    """MediaPipe's face landmarker, looking at a photo through windows of many sizes; a context manager."""
+
+    def __init__(self, model_path: str | os.PathLike | None = None):
+        """`model_path` is a face_landmarker.task; see `ModelFile.read` for None.  UserError where it or mediapipe is missing."""
+        self._mediapipe = load_mediapipe()
+        vision = self._mediapipe.tasks.vision
+        base = self._mediapipe.tasks.BaseOptions(model_asset_buffer=LANDMARKER.read(model_path))
+        options = vision.FaceLandmarkerOptions(base_options=base, num_faces=FACES_PER_LOOK)
+        with quiet_stderr():
+            self._landmarker = load_model(vision.FaceLandmarker, options, model_path)
+            self._look_at(Image.new("RGB", (LOOK_PIXELS, LOOK_PIXELS)))  # the first look logs too
+
+    def __enter__(self) -> "FaceFinder":
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._landmarker.close()
+
+    def find(self, photo: Photo, every_size: bool = False) -> list[Face]:
+        """The faces of a photo, the largest first.
+
+        Windows get smaller until one shows a face, or to the end with `every_size`; first upright, and if nothing was found
+        turned by quarters.
+        """
+        for turns in (QUARTER_TURNS[:1], QUARTER_TURNS[1:]):
+            found: list[Face] = []
+            for windows in _levels(photo.size, turns):
+                candidates = [face for window in windows for face in self._look(photo, window)]
+                found.extend(filter(None, (self._look_again(photo, face) for face in candidates)))
+                if found and not every_size:
+                    break
+            if found:
+                return _without_doubles(found)
+        return []
+
+    def _look(self, photo: Photo, window: Frame) -> list[np.ndarray]:
+        """Landmarks [478, 3] of every face that is seen through a window."""
+        faces = []
+        for landmarks in self._look_at(photo.cut(window, LOOK_PIXELS)):
+            places = window.to_photo(landmarks[:, :2])
+            faces.append(np.concatenate([places, landmarks[:, 2:] * window.size], axis=1))
+        return faces
+
+    def _look_again(self, photo: Photo, landmarks: np.ndarray) -> Face | None:
+        """The same face seen upright and in the middle, where the landmarker is best; None if that is no face."""
+        first = _frame_of(landmarks)
+        window = Frame(first.centre, CLOSE_UP * first.size, first.angle)
+        seen = self._look(photo, window)
+        if not seen:
+            return None
+        nearest = min(seen, key=lambda face: np.hypot(*(face[:, :2].mean(axis=0) - landmarks[:, :2].mean(axis=0))))
+        view = view_of_landmarks(nearest)
+        return Face(nearest, view) if view.misfit <= MAX_MISFIT else None
+
+    def _look_at(self, picture: Image.Image) -> list[np.ndarray]:
+        """Landmarks [478, 3] in sides of a square picture."""
+        image = self._mediapipe.Image(self._mediapipe.ImageFormat.SRGB, np.ascontiguousarray(picture))
+        result = self._landmarker.detect(image)
+        return [np.array([[mark.x, mark.y, mark.z] for mark in face]) for face in result.face_landmarks]
+
+
+def load_model(task: Any, options: Any, path: str | os.PathLike | None) -> Any:
+    """A MediaPipe task; UserError if it refuses its model file."""
+    try:
+        return task.create_from_options(options)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"mediapipe refuses {path or 'the published model file'}: {reason}") from None
+
+
+def _frame_of(landmarks: np.ndarray) -> Frame:
+    pairs = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)
+    return first_frame(*(landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
+
+
+def _levels(size: tuple[int, int], turns: tuple[float, ...]) -> Iterator[list[Frame]]:
+    """Windows that cover a photo: first one with all of it, then smaller and smaller ones that overlap by half."""
+    width, height = size
+    yield [Frame((width / 2, height / 2), max(size), turn) for turn in turns]
+    side = min(size)
+    for _ in range(MOST_LEVELS):
+        if side < max(size):
+            columns, rows = (max(1, round(2 * length / side) - 1) for length in size)
+            middles_x = np.linspace(side / 2, width - side / 2, columns) if columns > 1 else [width / 2]
+            middles_y = np.linspace(side / 2, height - side / 2, rows) if rows > 1 else [height / 2]
+            yield [Frame((float(x), float(y)), side, turn) for turn in turns for y in middles_y for x in middles_x]
+        side /= 2
+        if side < LEAST_WINDOW:
+            return
+
+
+def _without_doubles(faces: list[Face]) -> list[Face]:
+    """Each face once, by its best find; the largest first."""
+    kept: list[Face] = []
+    for face in sorted(faces, key=lambda face: face.view.misfit):
+        if all(np.hypot(*(face.centre - other.centre)) > SAME_FACE * max(face.size, other.size) for other in kept):
+            kept.append(face)
+    return sorted(kept, key=lambda face: -face.size)

@@ -1,0 +1,135 @@
+"""A photo as people have it: read from a file of any kind, and any square of it cut out."""
+
+import io
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from dnnlib import UserError
+from training.dataset_pairs import decode_image
+
+from .frame import Frame
+
+MAX_FILE_BYTES = 1 << 29
+MAX_MEGAPIXELS = 170  # Pillow itself refuses a little more, as a file that is made to fill the memory
+MIN_SIDE = 32
+HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # in the first bytes of iPhone photos
+BLUR = 0.02  # of what is made up, in sides of the frame: no detail, but the colours of the photo's edge
+BLUR_RAMP = 0.04  # the blur grows from none to full over this distance from the photo's edge
+
+
+class Photo:
+    """An RGB photo, upright, with halved copies of itself so that large frames are cut quickly and without aliasing."""
+
+    def __init__(self, image: Image.Image):
+        self._levels = [image.convert("RGB")]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self._levels[0].size
+
+    def cut(self, frame: Frame, pixels: int) -> Image.Image:
+        """What is in the frame, `pixels` a side; black where it leaves the photo."""
+        return self._cut(frame, pixels, fill="black")
+
+    def cut_filled(self, frame: Frame, pixels: int) -> Image.Image:
+        """What is in the frame, `pixels` a side; where it leaves the photo, the photo is mirrored at its edge and blurred."""
+        sharp = self._cut(frame, 2 * pixels, fill="mirror").resize((pixels, pixels), Image.Resampling.BOX)
+        outside = self._distance_outside(frame, pixels)
+        if not outside.any():
+            return sharp
+        picture = np.asarray(sharp, dtype=np.float32)
+        blurred = ndimage.gaussian_filter(picture, (BLUR * pixels, BLUR * pixels, 0), mode="nearest")
+        share = np.clip(outside / BLUR_RAMP, 0, 1)[..., None]
+        return Image.fromarray((picture + (blurred - picture) * share).round().clip(0, 255).astype(np.uint8))
+
+    def share_inside(self, frame: Frame) -> float:
+        """How much of the frame's area the photo covers, in [0, 1]."""
+        return float((self._distance_outside(frame, 64) == 0).mean())
+
+    def _distance_outside(self, frame: Frame, pixels: int) -> np.ndarray:
+        """[pixels, pixels]: how far from the photo each pixel of the cut frame is, in sides of the frame; 0 inside."""
+        steps = (np.arange(pixels) + 0.5) / pixels
+        places = frame.to_photo(np.stack(np.meshgrid(steps, steps), axis=-1))
+        beyond = np.maximum(np.maximum(-places, places - self.size), 0)
+        return np.hypot(beyond[..., 0], beyond[..., 1]) / frame.size
+
+    def _cut(self, frame: Frame, pixels: int, fill: str) -> Image.Image:
+        """Cut with bicubic weights from the smallest copy that has the detail; outside the photo, `fill` is black or mirror."""
+        level = max(0, int(math.log2(max(frame.size / pixels, 1))))
+        image = self._level(level)
+        factor = np.array(image.size) / self.size
+        corners = frame.corners() * factor
+        low, high = np.floor(corners.min(axis=0)).astype(int) - 3, np.ceil(corners.max(axis=0)).astype(int) + 3
+        part = np.asarray(image.crop((*low, *high))) if fill == "black" else _mirrored(np.asarray(image), low, high)
+        start = corners[0] - low
+        step_x, step_y = (corners[1] - corners[0]) / pixels, (corners[3] - corners[0]) / pixels
+        affine = (step_x[0], step_y[0], start[0], step_x[1], step_y[1], start[1])
+        return Image.fromarray(part).transform((pixels, pixels), Image.Transform.AFFINE, affine, Image.Resampling.BICUBIC)
+
+    def _level(self, level: int) -> Image.Image:
+        """The photo at 1/2^level of its size, or the smallest copy there can be."""
+        while len(self._levels) <= level and min(self._levels[-1].size) >= 2:
+            self._levels.append(self._levels[-1].reduce(2))
+        return self._levels[min(level, len(self._levels) - 1)]
+
+
+def read_photo(path: Path) -> Photo:
+    """The photo in a file; CMYK, 16-bit grey, transparency and EXIF orientation are dealt with.
+
+    UserError says in one line why it cannot be used: not a picture, HEIC without a reader, animated, broken, too small
+    or too large.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise UserError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB; save the photo smaller")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"it cannot be read: {error.strerror}") from None
+    if data[4:8] == b"ftyp" and data[8:12] in HEIF_BRANDS:
+        _register_heif_reader()
+    _check_header(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_MEGAPIXELS is the limit here
+        return Photo(decode_image(data))
+
+
+def _register_heif_reader() -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise UserError("HEIC photos need a reader: pip install pillow-heif, or save the photo as JPEG") from None
+    pillow_heif.register_heif_opener()
+
+
+def _check_header(data: bytes) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            file = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise UserError(f"it has more than {MAX_MEGAPIXELS} megapixels; make it smaller first") from None
+    except Exception:  # decoders raise whatever they like on damaged files
+        raise UserError("it is not a picture that can be read, or is damaged; save it as 8-bit JPEG or PNG") from None
+    with file:
+        if file.width * file.height > MAX_MEGAPIXELS * 1_000_000:
+            megapixels = file.width * file.height / 1_000_000
+            raise UserError(f"it has {megapixels:.0f} megapixels, over {MAX_MEGAPIXELS}; make it smaller first")
+        if min(file.size) < MIN_SIDE:
+            raise UserError(f"it is {file.width}x{file.height} pixels, too small for a face; use a larger photo")
+        if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # phones put a second view in an MPO
+            raise UserError(f"it is animated or has several pages ({file.n_frames}); save the one you want as JPEG or PNG")
+
+
+def _mirrored(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The part [high - low] of an endless plane that is tiled by an image [H, W, 3] and its mirror images."""
+    indices = []
+    for axis, length in ((1, image.shape[0]), (0, image.shape[1])):
+        places = np.arange(low[axis], high[axis]) % (2 * length)
+        indices.append(np.where(places < length, places, 2 * length - 1 - places))
+    return image[np.ix_(*indices)]
