@@ -37,6 +37,11 @@ def check_resolution(img_resolution: int) -> None:
         raise ValueError(f"the resolution must be a power of two and at least 4, not {img_resolution}")
 
 
+def _memory_format(channels_last: bool, device: torch.device) -> torch.memory_format:
+    """That of activations; the CPU's convolutions and this project's ops are fastest with channels side by side."""
+    return torch.channels_last if channels_last or device.type == "cpu" else torch.contiguous_format
+
+
 def modulated_conv2d(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -55,6 +60,24 @@ def modulated_conv2d(
     `fused_modconv` puts the styles into the weights of one grouped convolution; otherwise they scale the activations,
     which gives the same picture.  float16 input is scaled ahead of time so that nothing overflows.
     """
+    x, scale = _modulated_conv2d(x, weight, styles, up, padding, resample_filter, demodulate, flip_weight, fused_modconv)
+    if scale is not None:
+        x = x * scale[:, :, None, None]
+    return x if noise is None else x + noise.to(x.dtype)
+
+
+def _modulated_conv2d(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    styles: torch.Tensor,
+    up: int = 1,
+    padding: int = 0,
+    resample_filter: torch.Tensor | None = None,
+    demodulate: bool = True,
+    flip_weight: bool = True,
+    fused_modconv: bool = True,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """`modulated_conv2d` but for a scale [N, O] of its output, where there is one, and for noise."""
     batch, (out_channels, in_channels, kernel, _) = x.shape[0], weight.shape
     if x.dtype == torch.float16 and demodulate:
         # Demodulation cancels any factor on weights and styles.
@@ -75,16 +98,20 @@ def modulated_conv2d(
             groups=batch,
             flip_weight=flip_weight,
         )
-        x = x.reshape(batch, out_channels, *x.shape[2:])
-    else:
-        x = x * styles.to(x.dtype)[:, :, None, None]
-        x = conv2d_resample.conv2d_resample(
-            x=x, w=weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight
-        )
-        if demodulate:
-            energy = styles.square() @ weight.square().sum(dim=[2, 3]).T  # of the modulated weights, [N, O]
-            x = x * (energy + 1e-8).rsqrt().to(x.dtype)[:, :, None, None]
-    return x if noise is None else x + noise.to(x.dtype)
+        return x.reshape(batch, out_channels, *x.shape[2:]), None
+    if kernel == up == 1 and x.device.type == "cpu" and not demodulate:
+        # A matrix for each sample, which costs less than a pass over the activations.
+        w = weight[:, :, 0, 0] * styles[:, None]  # [N, O, I]
+        x = x.permute(0, 2, 3, 1)
+        return (x.flatten(1, 2) @ w.mT).unflatten(1, x.shape[1:3]).permute(0, 3, 1, 2), None
+    x = bias_act.bias_act(x, scale=styles.to(x.dtype))
+    x = conv2d_resample.conv2d_resample(
+        x=x, w=weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight
+    )
+    if not demodulate:
+        return x, None
+    energy = styles.square() @ weight.square().sum(dim=[2, 3]).T  # of the modulated weights, [N, O]
+    return x, (energy + 1e-8).rsqrt().to(x.dtype)
 
 
 @persistence.persistent_class
@@ -268,11 +295,10 @@ class SynthesisLayer(torch.nn.Module):
             noise = torch.randn(shape, device=x.device) * self.noise_strength
         elif self.use_noise and noise_mode == "const":
             noise = self.noise_const * self.noise_strength
-        x = modulated_conv2d(
+        x, scale = _modulated_conv2d(
             x=x,
             weight=self.weight,
             styles=self.affine(w),
-            noise=noise,
             up=self.up,
             padding=self.padding,
             resample_filter=self.resample_filter,
@@ -280,7 +306,15 @@ class SynthesisLayer(torch.nn.Module):
             fused_modconv=fused_modconv,
         )
         clamp = None if self.conv_clamp is None else self.conv_clamp * gain
-        return bias_act.bias_act(x, self.bias.to(x.dtype), act=self.activation, gain=self.act_gain * gain, clamp=clamp)
+        return bias_act.bias_act(
+            x,
+            self.bias.to(x.dtype),
+            act=self.activation,
+            gain=self.act_gain * gain,
+            clamp=clamp,
+            scale=scale,
+            noise=None if noise is None else noise.to(x.dtype),
+        )
 
 
 @persistence.persistent_class
@@ -370,7 +404,7 @@ class SynthesisBlock(torch.nn.Module):
         w = iter(ws.unbind(dim=1))
         half = self.use_fp16 and not force_fp32 and ws.device.type == "cuda"
         dtype = torch.float16 if half else torch.float32
-        memory_format = torch.channels_last if self.channels_last and half else torch.contiguous_format
+        memory_format = _memory_format(self.channels_last and half, ws.device)
         if fused_modconv is None:
             fused_modconv = self.fused_modconv_default
         if fused_modconv == "inference_only":
@@ -522,7 +556,7 @@ class DiscriminatorBlock(torch.nn.Module):
         """x [N, in_channels, H, W] (None in the first block) and img or None -> x at half the size, and img for the next."""
         half = self.use_fp16 and not force_fp32 and (img if x is None else x).device.type == "cuda"
         dtype = torch.float16 if half else torch.float32
-        memory_format = torch.channels_last if self.channels_last and half else torch.contiguous_format
+        memory_format = _memory_format(self.channels_last and half, (img if x is None else x).device)
         if x is not None:
             x = x.to(dtype=dtype, memory_format=memory_format)
         if self.in_channels == 0 or self.architecture == "skip":

@@ -6,6 +6,8 @@ from typing import Callable, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from torch_utils import custom_ops
+
 
 class Activation(NamedTuple):
     """An activation: `function` of the tensor and of alpha, the default alpha, and the gain that keeps unit variance."""
@@ -28,6 +30,11 @@ activation_funcs = {
 }
 
 
+# What piecewise linear activations, those with a compiled path, multiply negative values with; None stands for alpha.
+_SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": None}
+_WORTHWHILE = 4096  # elements from which on calling the compiled path costs less than it brings
+
+
 def bias_act(
     x: torch.Tensor,
     b: torch.Tensor | None = None,
@@ -37,17 +44,74 @@ def bias_act(
     gain: float | None = None,
     clamp: float | None = None,
     impl: str = "auto",
+    scale: torch.Tensor | None = None,
+    noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Add bias `b` [C] along axis `dim` of `x`, apply `act`, multiply by `gain`, clamp to ±`clamp`.
 
     `act` names an entry of `activation_funcs`, whose defaults stand in for `alpha` and `gain` where they are None.
-    `impl` is what published code passes to choose an implementation; there is one.
+    For pictures `x` [N, C, H, W], `scale` [N, C] multiplies them first, and `noise` [1 or N, 1, H, W] is added with the bias.
+    `impl` is what published code passes to choose an implementation; `torch_utils.custom_ops` chooses.
     """
     activation = activation_funcs[act]
+    alpha = activation.def_alpha if alpha is None else alpha
+    gain = activation.def_gain if gain is None else gain
+    slope = _SLOPES.get(act, math.nan)
+    slope = alpha if slope is None else slope
+    last = _channels_are_side_by_side(x)
+    fits = not math.isnan(slope) and gain > 0 and dim == 1 and x.numel() >= _WORTHWHILE and (last or x.is_contiguous())
+    if fits and custom_ops.compiled(x, b, scale, noise) is not None:
+        return _BiasAct.apply(x, scale, noise, b, slope, gain, math.inf if clamp is None else clamp, last)
+    return _reference(x, scale, noise, b, dim, lambda x: activation.function(x, alpha), gain, clamp)
+
+
+def _reference(x, scale, noise, b, dim, function, gain, clamp):
+    if scale is not None:
+        x = x * scale[:, :, None, None]
+    if noise is not None:
+        x = x + noise
     if b is not None:
         x = x + b.reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
-    x = activation.function(x, activation.def_alpha if alpha is None else alpha)
-    gain = activation.def_gain if gain is None else gain
+    x = function(x)
     if gain != 1:
         x = x * gain
     return x if clamp is None else x.clamp(-clamp, clamp)
+
+
+def _channels_are_side_by_side(x: torch.Tensor) -> bool:
+    """In memory, in pictures [N, C, H, W] and in rows [N, C]."""
+    return x.ndim == 2 and x.is_contiguous() or x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+
+
+class _BiasAct(torch.autograd.Function):
+    """The compiled path.  Its activations have a slope that is constant but for jumps, so that gradients of gradients are sums
+    and products with that slope, which PyTorch differentiates."""
+
+    @staticmethod
+    def forward(ctx, x, scale, noise, b, slope, gain, clamp, last):
+        ctx.save_for_backward(x, scale, noise, b)
+        ctx.numbers = slope, gain, clamp, last
+        return custom_ops.compiled(x).bias_act(x, *_flat(scale, noise, b), *ctx.numbers)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, scale, noise, b = ctx.saved_tensors
+        memory_format = torch.channels_last if ctx.numbers[-1] and x.ndim == 4 else torch.contiguous_format
+        call, numbers = custom_ops.compiled(x).bias_act_grad, ctx.numbers
+        if not torch.is_grad_enabled():
+            grad = grad.contiguous(memory_format=memory_format)
+            grad_x, grad_scale, grad_noise, grad_b = call(grad, x, *_flat(scale, noise, b), *numbers)
+            grad_noise = None if noise is None else grad_noise.reshape(x.shape[0], 1, *x.shape[2:]).sum_to_size(noise.shape)
+            return grad_x, None if scale is None else grad_scale, grad_noise, None if b is None else grad_b, *[None] * 4
+        with torch.no_grad():  # with respect to x · scale, whose own scale is 1
+            value = x if scale is None else x * scale[:, :, None, None]
+            factor, *_ = call(torch.ones_like(x), value, None, *_flat(noise, b), *numbers)
+        grad = grad * factor
+        grad_scale = None if scale is None else (grad * x).sum(dim=(2, 3))
+        grad_noise = None if noise is None else grad.sum_to_size(noise.shape)
+        grad_b = None if b is None else grad.sum(dim=[axis for axis in range(x.ndim) if axis != 1])
+        return grad if scale is None else grad * scale[:, :, None, None], grad_scale, grad_noise, grad_b, *[None] * 4
+
+
+def _flat(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]

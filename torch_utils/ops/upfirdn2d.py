@@ -5,6 +5,8 @@ from typing import Sequence
 import torch
 import torch.nn.functional as F
 
+from torch_utils import custom_ops
+
 
 def setup_filter(
     f: Sequence[float] | torch.Tensor,
@@ -66,26 +68,64 @@ def upfirdn2d(
 
     `f` comes from `setup_filter`; None stands for no filter.  Padding is in up-sampled pixels, one number, (x, y) or
     (x0, x1, y0, y1), and crops where negative.  `flip_filter` makes the convolution a correlation.  Differentiable
-    any number of times.  Here and below, `impl` is what published code passes to choose an implementation; there is one.
+    any number of times.  Here and below, `impl` is what published code passes to choose an implementation; `custom_ops` chooses.
     """
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
     x0, x1, y0, y1 = parse_padding(padding)
+    flat = torch.ones([1, 1], device=x.device) if f is None else f
+    taps = (flat * gain ** (flat.ndim / 2)).to(x.dtype)
+    if not flip_filter:
+        taps = taps.flip(list(range(taps.ndim)))
+    resampling = (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1)
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    if last and x.numel() > 0 and custom_ops.compiled(x, taps) is not None:
+        if taps.ndim == 2:
+            return _Resample.apply(x, taps, *resampling)
+        x = _Resample.apply(x, taps[None, :].contiguous(), (up_x, 1), (down_x, 1), (x0, x1, 0, 0))
+        return _Resample.apply(x, taps[:, None].contiguous(), (1, up_y), (1, down_y), (0, 0, y0, y1))
+    return _reference(x, taps, *resampling)
+
+
+def _reference(
+    x: torch.Tensor, taps: torch.Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
+) -> torch.Tensor:
+    """`taps` [fw] or [fh, fw] in the order of a correlation."""
     batch, channels, height, width = x.shape
+    (up_x, up_y), (down_x, down_y) = up, down
     if up_x > 1 or up_y > 1:
         x = x.reshape(batch, channels, height, 1, width, 1)
         x = F.pad(x, (0, up_x - 1, 0, 0, 0, up_y - 1))
         x = x.reshape(batch, channels, height * up_y, width * up_x)
-    if any((x0, x1, y0, y1)):
-        x = F.pad(x, (x0, x1, y0, y1))
-    if f is None:
-        return x[:, :, ::down_y, ::down_x] * gain
-    taps = (f * gain ** (f.ndim / 2)).to(x.dtype)
-    if not flip_filter:
-        taps = taps.flip(list(range(taps.ndim)))
+    if any(padding):
+        x = F.pad(x, padding)
+    if taps.shape == (1, 1):
+        return x[:, :, ::down_y, ::down_x] * taps.reshape([])
     if taps.ndim == 2:
         return F.conv2d(x, taps.expand(channels, 1, -1, -1), stride=(down_y, down_x), groups=channels)
     x = F.conv2d(x, taps[None, :].expand(channels, 1, -1, -1), stride=(1, down_x), groups=channels)
     return F.conv2d(x, taps[:, None].expand(channels, 1, -1, -1), stride=(down_y, 1), groups=channels)
+
+
+class _Resample(torch.autograd.Function):
+    """The compiled path, for channels-last pictures; its gradient is a resampling too, with `up` and `down` exchanged."""
+
+    @staticmethod
+    def forward(ctx, x, taps, up, down, padding):
+        ctx.save_for_backward(taps)
+        ctx.size = x.shape[2:]
+        ctx.resampling = up, down, padding
+        x = x.contiguous(memory_format=torch.channels_last)
+        return custom_ops.compiled(x).upfirdn2d(x, taps, *up, *down, *padding)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (taps,) = ctx.saved_tensors
+        up, down, (x0, _, y0, _) = ctx.resampling
+        (height, width), (taps_y, taps_x) = ctx.size, taps.shape
+        left, top = taps_x - 1 - x0, taps_y - 1 - y0
+        right = (width - 1) * up[0] + 1 + x0 - grad.shape[3] * down[0]  # what makes the gradient as large as x
+        bottom = (height - 1) * up[1] + 1 + y0 - grad.shape[2] * down[1]
+        return _Resample.apply(grad, taps.flip([0, 1]), down, up, (left, right, top, bottom)), *[None] * 4
 
 
 def filter2d(

@@ -3,10 +3,13 @@
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include "bias_act.h"
 #include "grid_lookup.h"
+#include "upfirdn2d.h"
 
 namespace {
 
@@ -107,10 +110,138 @@ Tensor grid_lookup_grad_points_cpu(const Tensor& grad, const Tensor& table, cons
     return grad_points;
 }
 
+// Bias and activation
+
+constexpr int64_t CHUNK = 32768;  // elements that a thread takes at a time where channels lie side by side
+
+struct Picture {
+    int64_t samples, channels, pixels, chunk, chunks;
+
+    // `last`: channels lie side by side.  With `merge`, samples do not differ and are one.
+    Picture(const Tensor& x, bool last, bool merge)
+        : samples(x.size(0)), channels(x.size(1)), pixels(x.numel() ? x.numel() / samples / channels : 0) {
+        if (last && merge) pixels *= samples, samples = 1;
+        chunk = std::max<int64_t>(64, CHUNK / std::max<int64_t>(channels, 1));
+        chunks = (pixels + chunk - 1) / chunk;
+    }
+};
+
+template <typename T>
+const T* data_or_null(const std::optional<Tensor>& tensor, int64_t offset) {
+    return tensor ? tensor->const_data_ptr<T>() + offset : nullptr;
+}
+
+// The operation on sample n; noise [samples or 1, pixels].
+template <typename T>
+BiasAct<T> bias_act_of(const std::optional<Tensor>& scale, const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
+                       double slope, double gain, double clamp, const Picture& p, int64_t n) {
+    const int64_t first = noise && noise->numel() > p.pixels ? n * p.pixels : 0;
+    return {data_or_null<T>(scale, n * p.channels), data_or_null<T>(noise, first), data_or_null<T>(bias, 0),
+            T(slope), T(gain), T(clamp)};
+}
+
+Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& scale, const std::optional<Tensor>& noise,
+                    const std::optional<Tensor>& bias, double slope, double gain, double clamp, bool last) {
+    const Picture p(x, last, !scale && !noise);
+    Tensor out = at::empty_like(x);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "bias_act", [&] {
+        const scalar_t* from = x.const_data_ptr<scalar_t>();
+        scalar_t* to = out.data_ptr<scalar_t>();
+        const int64_t tasks = p.samples * (last ? p.chunks : p.channels), grain = last ? 1 : CHUNK / (p.pixels + 1) + 1;
+        at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t task = begin; task < end; task++) {
+                const int64_t n = task / (last ? p.chunks : p.channels), part = task % (last ? p.chunks : p.channels);
+                const auto op = bias_act_of<scalar_t>(scale, noise, bias, slope, gain, clamp, p, n);
+                const int64_t offset = n * p.channels * p.pixels;
+                if (last)
+                    bias_act_last(op, from + offset, to + offset, p.channels, part * p.chunk,
+                                  std::min(p.pixels, (part + 1) * p.chunk));
+                else
+                    bias_act_row(op, from + offset + part * p.pixels, to + offset + part * p.pixels, part, p.pixels);
+            }
+        });
+    });
+    return out;
+}
+
+// Gradients of x, scale, noise [samples, pixels] and bias; tensors without elements for what is not given.
+std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cpu(const Tensor& grad, const Tensor& x, const std::optional<Tensor>& scale,
+                                                             const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
+                                                             double slope, double gain, double clamp, bool last) {
+    const Picture p(x, last, !scale && !noise);
+    const int64_t parts = last ? p.chunks : 1;
+    Tensor grad_x = at::empty_like(x);
+    Tensor grad_scale = at::empty({scale ? p.samples : 0, parts, p.channels}, x.options());
+    Tensor grad_bias = at::empty({bias ? p.samples : 0, parts, p.channels}, x.options());
+    Tensor grad_noise = at::empty({noise ? p.samples : 0, last ? 1 : p.channels, p.pixels}, x.options());
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "bias_act_grad", [&] {
+        const scalar_t *g = grad.const_data_ptr<scalar_t>(), *from = x.const_data_ptr<scalar_t>();
+        scalar_t *to = grad_x.data_ptr<scalar_t>(), *to_scale = scale ? grad_scale.data_ptr<scalar_t>() : nullptr;
+        scalar_t* to_bias = bias ? grad_bias.data_ptr<scalar_t>() : nullptr;
+        scalar_t* to_noise = noise ? grad_noise.data_ptr<scalar_t>() : nullptr;
+        const int64_t tasks = p.samples * (last ? p.chunks : p.channels), grain = last ? 1 : CHUNK / (p.pixels + 1) + 1;
+        at::parallel_for(0, tasks, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t task = begin; task < end; task++) {
+                const int64_t n = task / (last ? p.chunks : p.channels), part = task % (last ? p.chunks : p.channels);
+                const auto op = bias_act_of<scalar_t>(scale, noise, bias, slope, gain, clamp, p, n);
+                const int64_t sums = task * (last ? p.channels : 1);
+                scalar_t *scale_sum = to_scale ? to_scale + sums : nullptr, *bias_sum = to_bias ? to_bias + sums : nullptr;
+                if (last) {
+                    const int64_t offset = n * p.channels * p.pixels;
+                    bias_act_last_grad(op, g + offset, from + offset, to + offset, scale_sum, bias_sum,
+                                       to_noise ? to_noise + n * p.pixels : nullptr, p.channels, part * p.chunk,
+                                       std::min(p.pixels, (part + 1) * p.chunk));
+                } else {
+                    const int64_t offset = task * p.pixels;
+                    bias_act_row_grad(op, g + offset, from + offset, to + offset, scale_sum, bias_sum,
+                                      to_noise ? to_noise + offset : nullptr, part, p.pixels);
+                }
+            }
+        });
+    });
+    return {grad_x, grad_scale.sum(1), grad_noise.sum(1), grad_bias.sum({0, 1})};
+}
+
+// Resampling; x in channels-last memory, taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
+
+Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
+                     int64_t left, int64_t right, int64_t top, int64_t bottom) {
+    TORCH_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast), "x must be [N, C, H, W], channels last");
+    TORCH_CHECK(taps.dim() == 2 && taps.is_contiguous(), "taps must be contiguous, [h, w]");
+    Resampling s{up_x, up_y, down_x, down_y, left, top, taps.size(1), taps.size(0), x.size(2), x.size(3), x.size(1), 0, 0};
+    s.out_width = (s.width * up_x + left + right - s.taps_x) / down_x + 1;
+    s.out_height = (s.height * up_y + top + bottom - s.taps_y) / down_y + 1;
+    TORCH_CHECK(s.width * up_x + left + right >= s.taps_x && s.height * up_y + top + bottom >= s.taps_y,
+                "the filter is larger than the picture");
+    Tensor out = at::empty({x.size(0), s.channels, s.out_height, s.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "upfirdn2d", [&] {
+        const int64_t grain = CHUNK / (s.out_width * s.channels + 1) + 1;
+        at::parallel_for(0, x.size(0) * s.out_height, grain, [&](int64_t begin, int64_t end) {
+            for (int64_t row = begin; row < end; row++) {
+                const int64_t n = row / s.out_height;
+                upfirdn2d_row(x.const_data_ptr<scalar_t>() + n * s.height * s.width * s.channels, taps.const_data_ptr<scalar_t>(),
+                              out.data_ptr<scalar_t>() + n * s.out_height * s.out_width * s.channels, s, row % s.out_height);
+            }
+        });
+    });
+    return out;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(multi_pose, m) {
     m.def("grid_lookup(Tensor table, Tensor points, int[] axes) -> Tensor", grid_lookup_cpu);
     m.def("grid_lookup_grad_table(Tensor grad, Tensor points, int[] table_shape, int[] axes) -> Tensor", grid_lookup_grad_table_cpu);
     m.def("grid_lookup_grad_points(Tensor grad, Tensor table, Tensor points, int[] axes) -> Tensor", grid_lookup_grad_points_cpu);
+    m.def(
+        "bias_act(Tensor x, Tensor? scale, Tensor? noise, Tensor? bias, float slope, float gain, float clamp, bool last) -> Tensor",
+        bias_act_cpu);
+    m.def(
+        "bias_act_grad(Tensor grad, Tensor x, Tensor? scale, Tensor? noise, Tensor? bias, float slope, float gain, float clamp, "
+        "bool last) -> (Tensor, Tensor, Tensor, Tensor)",
+        bias_act_grad_cpu);
+    m.def(
+        "upfirdn2d(Tensor x, Tensor taps, int up_x, int up_y, int down_x, int down_y, int left, int right, int top, int bottom) "
+        "-> Tensor",
+        upfirdn2d_cpu);
 }
