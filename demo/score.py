@@ -1,0 +1,192 @@
+"""How good a generator of heads is, by figures that need no downloaded network: its samples beside held-out heads."""
+
+import json
+import platform
+import re
+import sys
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the project is used in place, installed or not
+
+from demo.scores import figures, samples  # noqa: E402
+from demo.scores.consistency import TOLERANCE, Agreement, compare_all, thin_out  # noqa: E402
+from demo.scores.faces import FaceFinder, NotMeasurable, open_finder  # noqa: E402
+from demo.scores.held_out import HeldOut, load_held_out, load_jitter  # noqa: E402
+from dnnlib import cli  # noqa: E402
+from dnnlib.util import atomic_path, make_output_dir  # noqa: E402
+from training import inference  # noqa: E402
+from training.generation_options import trunc_option  # noqa: E402
+from training.images import picture  # noqa: E402
+from training.triplane import Face, TriPlaneGenerator  # noqa: E402
+
+HELD_OUT = ROOT / "dataset" / "heads-128-held-out"
+TRAINING_SET = ROOT / "dataset" / "heads-128"
+DEPTH_RESOLUTION = 64  # rays along a side for surfaces, of every network and of the truth
+TURNS = (0.0, 15.0, 45.0, 90.0)  # degrees of yaw from a head's first view to those it is compared with, and they with another
+ANGLES = (15.0, 30.0, 45.0, 90.0)  # between two views, at which agreement is told
+SIDES = {"front": figures.FRONT_YAWS, "back": figures.BACK_YAWS}
+PACKAGES = ("torch", "numpy", "scipy", "mediapipe")
+
+
+@cli.command()
+@click.option("--network", help="Network file or URL", metavar="PKL", required=True)
+@click.option("--data", help="Held-out set: img, seg and truth", metavar="DIR", default=str(HELD_OUT))
+@click.option("--train_data", help="Training set, for the jitter of its cameras  [default: the shipped one]", metavar="DIR")
+@click.option("--samples", "count", help="Pictures from the data's cameras", type=click.IntRange(min=2), default=64)
+@click.option("--heads", help="Heads seen from all round", type=click.IntRange(min=2), default=8)
+@click.option("--seed", help="The first seed of both", type=click.IntRange(0, cli.MAX_SEED // 2), default=0)
+@trunc_option(1.0)
+@click.option("--landmarker", help="face_landmarker.task  [default: that of an installed package]", metavar="PATH")
+@click.option("--outdir", help="Write score.json there", metavar="DIR")
+@click.option("--json", "json_path", help="Write the figures to this file", metavar="PATH")
+@click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
+@click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
+def main(
+    network: str,
+    data: str,
+    train_data: str | None,
+    count: int,
+    heads: int,
+    seed: int,
+    trunc: float,
+    landmarker: str | None,
+    outdir: str | None,
+    json_path: str | None,
+    **loading: Any,
+) -> None:
+    """Measure what a network makes against heads whose masks, depths and cameras are known.
+
+    Samples from the data's cameras give mask coverage, the yaw seen in the pictures, and the learned camera shift; heads
+    seen from all round give the agreement of their depths between views, and where a face is found.
+
+    \b
+    python demo/score.py --network PKL --outdir out
+    """
+    if outdir and json_path:
+        raise click.UsageError("--outdir and --json both say where the figures go: give one")
+    truth = load_held_out(data)
+    jitter = _jitter(train_data)
+    target = Path(json_path) if json_path else Path(outdir) / "score.json" if outdir else None
+    if target is not None:
+        make_output_dir(target.parent)
+    with open_finder(landmarker) as finder:
+        G = inference.load_generator(network, **loading)
+        rows, histograms = measure(G, truth, jitter, range(seed, seed + count), range(seed, seed + heads), trunc, finder)
+    facts = {
+        "network": inference.network_name(network),
+        "images_seen": images_seen(network),
+        "data": Path(data).name,
+        "samples": count,
+        "heads": heads,
+        "first_seed": seed,
+        "truncation": trunc,
+        "tolerance": TOLERANCE,
+        "depth_resolution": DEPTH_RESOLUTION,
+        "device": _device_name(inference.device_of(G)),
+        **_versions(),
+    }
+    print("\n".join(f"{name.replace('_', ' '):17}{'unknown' if fact is None else fact}" for name, fact in facts.items()))
+    print("\n".join(["", *figures.table(rows)]))
+    if target is not None:
+        yaws = {"bin_degrees": figures.YAW_BIN, "first_bin": "centred on -180", "shares": histograms}
+        content = {**facts, "figures": [asdict(row) for row in rows], "yaw_histograms": yaws}
+        with atomic_path(target) as temporary:
+            temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        print(f"\nWrote {target}")
+
+
+def measure(
+    G: TriPlaneGenerator,
+    truth: HeldOut,
+    jitter: np.ndarray | None,
+    seeds: range,
+    head_seeds: range,
+    truncation_psi: float,
+    finder: FaceFinder | NotMeasurable,
+) -> tuple[list[figures.Figure], dict[str, list[float]]]:
+    """All figures, and the histograms of `figures.yaw_figures`.
+
+    `seeds` are those of pictures from the data's cameras, `head_seeds` those of heads seen from all round.
+    """
+    labels = samples.spread_by_yaw(truth.labels, len(seeds))
+    drawing = samples.draw_like_data(G, seeds, labels, truncation_psi)
+    drawn = list(cli.progress(drawing, total=len(seeds), unit="picture", desc="samples"))
+    yaw_rows, histograms = figures.yaw_figures(drawn, truth)
+
+    agreements, pictures = [], {side: [] for side in SIDES}
+    for number, seed in enumerate(cli.progress(head_seeds, unit="head", desc="all round")):
+        head = samples.head_of(G, seed, truncation_psi)
+        agreements.append(_agreement_of(G, head, first_yaw=360 * number / len(head_seeds)))
+        for side, yaws in SIDES.items():
+            pictures[side] += [picture(inference.render(G, head, _camera(G, yaw)), "image")[0] for yaw in yaws]
+    views = truth.surfaces().values()
+    ceiling = [compare_all([thin_out(view, DEPTH_RESOLUTION) for view in head], ANGLES) for head in views]
+    return [
+        *figures.mask_figures(drawn, truth),
+        *yaw_rows,
+        *figures.consistency_figures(agreements, ceiling),
+        *_faces(pictures, truth, finder),
+        *figures.shift_figures(drawn, jitter),
+    ], histograms
+
+
+def images_seen(network: str) -> int | None:
+    """How many images a snapshot of training has seen, to the thousand, as its name tells; None for other names."""
+    match = re.fullmatch(r"network-snapshot-(\d+)", inference.network_name(network))
+    return int(match[1]) * 1000 if match else None
+
+
+def _camera(G: TriPlaneGenerator, yaw_degrees: float) -> torch.Tensor:
+    """The label [1, 25] of a level camera."""
+    return inference.orbit(G)(inference.View(float(np.radians(yaw_degrees))))
+
+
+def _agreement_of(G: TriPlaneGenerator, head: Face, first_yaw: float) -> dict[float, Agreement]:
+    """What `compare_all` finds in views of a head at TURNS from the first."""
+    cameras = [_camera(G, first_yaw + turn)[0] for turn in TURNS]
+    return compare_all([samples.surface_of(G, head, camera, DEPTH_RESOLUTION) for camera in cameras], ANGLES)
+
+
+def _faces(pictures: dict[str, list[np.ndarray]], truth: HeldOut, finder: FaceFinder | NotMeasurable) -> list[figures.Figure]:
+    """In which pictures of each side a face is found, and in which of the data."""
+    if isinstance(finder, NotMeasurable):
+        return figures.faces_not_measured(str(finder))
+    yaws = np.abs(truth.yaws)
+    chosen = {"front": yaws <= max(map(abs, SIDES["front"])) + 1, "back": yaws >= min(map(abs, SIDES["back"])) - 1}
+    ours = {side: [finder.finds_face(view) for view in views] for side, views in pictures.items()}
+    theirs = {side: [finder.finds_face(view) for view in truth.pictures[chosen[side]]] for side in pictures}
+    return figures.face_figures(ours, theirs)
+
+
+def _jitter(train_data: str | None) -> np.ndarray | None:
+    """The jitter of the training set that was named, or of the shipped one where it is there."""
+    if train_data is None and not TRAINING_SET.exists():
+        return None
+    return load_jitter(train_data or TRAINING_SET)
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+
+
+def _versions() -> dict[str, str]:
+    """Of Python and of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    main()

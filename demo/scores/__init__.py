@@ -1,0 +1,1 @@
+"""What `demo/score.py` measures: a generator's samples beside held-out heads whose truth is known."""

@@ -1,0 +1,65 @@
+"""Samples of a generator to be measured: pictures drawn as training drew them, and heads seen from all round."""
+
+from typing import Iterable, Iterator, NamedTuple
+
+import numpy as np
+import torch
+
+import camera_utils
+from demo.scores.consistency import Surface, z_from_ray_depth
+from demo.scores.held_out import HEAD_LEVEL
+from training import inference
+from training.images import picture
+from training.triplane import Face, TriPlaneGenerator
+
+
+class Sample(NamedTuple):
+    """A picture from a camera of the data's law."""
+
+    picture: np.ndarray  # uint8 [H, H, 3]
+    mask: np.ndarray  # float64 [h, h] in 0..1
+    label: torch.Tensor  # [25], of the data
+    shift: torch.Tensor  # [3], world units: how far the network moved the camera (its self-adaptive alignment)
+
+
+def spread_by_yaw(labels: torch.Tensor, count: int) -> torch.Tensor:
+    """`count` of the labels [N, 25], evenly spaced among all when these are ordered by yaw: the same law with fewer draws."""
+    order = camera_utils.yaw_pitch_roll_degrees(labels)[:, 0].argsort(stable=True)
+    return labels[order[((torch.arange(count) + 0.5) * len(labels) / count).long()]]
+
+
+@torch.no_grad()
+def draw_like_data(
+    G: TriPlaneGenerator, seeds: Iterable[int], labels: torch.Tensor, truncation_psi: float = 1.0
+) -> Iterator[Sample]:
+    """A sample of each seed with the label [25] in the same row, which conditions the mapping and, shifted, is the camera.
+
+    UserError if the network makes no masks.
+    """
+    for seed, label in zip(seeds, labels.to(inference.device_of(G)), strict=True):
+        c = label[None]
+        camera, shift = G.apply_delta_c(inference.latents([seed], G.z_dim).to(c.device), c)
+        ws = inference.seeds_to_ws(G, [seed], c, truncation_psi)
+        view = inference.render(G, inference.prepare(G, ws), camera)
+        mask = picture(view, "image_mask")[0, :, :, 0] / 255
+        yield Sample(picture(view, "image")[0], mask, label.cpu(), shift[0].cpu())
+
+
+def head_of(G: TriPlaneGenerator, seed: int, truncation_psi: float = 1.0) -> Face:
+    """The head of a seed, conditioned on the frontal camera, to be seen from anywhere."""
+    ws = inference.seeds_to_ws(G, [seed], inference.conditioning_label(inference.orbit(G), 90.0), truncation_psi)
+    return inference.prepare(G, ws)
+
+
+@torch.no_grad()
+def surface_of(G: TriPlaneGenerator, head: Face, label: torch.Tensor, resolution: int) -> Surface:
+    """What the camera `label` [25] sees of the head's surface with `resolution`² rays.
+
+    It is where the rays end on average by their weights, and only where they end at least half in the head.
+    """
+    with torch.random.fork_rng(devices=[label.device] if label.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        seen = G.march(head.grids, label[None], resolution)
+    distance, opacity = (rays.reshape(resolution, resolution) for rays in (seen.depth, seen.opacity))
+    depth = z_from_ray_depth(distance, label)
+    return Surface(depth.masked_fill(opacity < HEAD_LEVEL, torch.inf), label)
