@@ -43,9 +43,7 @@ class Shot(NamedTuple):
     is_photo: bool = False
 
 
-def texture(
-    G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, photos: list[Shot]
-) -> np.ndarray:
+def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, photos: list[Shot]) -> np.ndarray:
     """The colours of the head's surface on the square of `atlas`: uint8 [size, size, 3].
 
     Each texel is a mean of the cameras that see it, weighted by how squarely; what none sees has the field's own colour.

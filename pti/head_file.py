@@ -32,7 +32,9 @@ def head_surface(densities: np.ndarray, box_warp: float, level: float | None = N
     """The largest closed surface at density `level` of a lattice (the usual one for None): what floats about it is left out."""
     level = shapes.usual_level(densities) if level is None else level
     vertices, faces = shapes.surface(densities, box_warp, level)
-    links = sparse.coo_matrix((np.ones(3 * len(faces)), (faces.ravel(), faces[:, [1, 2, 0]].ravel())), shape=[len(vertices)] * 2)
+    links = sparse.coo_matrix(
+        (np.ones(3 * len(faces)), (faces.ravel(), faces[:, [1, 2, 0]].ravel())), shape=[len(vertices)] * 2
+    )
     _, part = connected_components(links, directed=False)
     faces = faces[part[faces[:, 0]] == np.bincount(part[faces[:, 0]]).argmax()]
     if len(faces) < MIN_FACES:

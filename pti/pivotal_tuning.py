@@ -1,10 +1,10 @@
 """Tuning a generator about a latent, so that it shows the photos more closely than any latent can (Roich 2021).
 
-    tuning = Tuning(G, target, pivot, perceptual, TuningSettings())
-    with tuning.borrowed():  # G's weights change inside, and are what they were afterwards
-        for step in tuning.steps():
-            ...
-        tuned = tuning.result()
+tuning = Tuning(G, target, pivot, perceptual, TuningSettings())
+with tuning.borrowed():  # G's weights change inside, and are what they were afterwards
+    for step in tuning.steps():
+        ...
+    tuned = tuning.result()
 """
 
 import contextlib

@@ -1,9 +1,9 @@
 """From photos to a latent of the generator, which stays as it is (Karras 2020, appendix D; An 2023).
 
-    projection = Projection(G, target, perceptual, ProjectionSettings())
-    for step in projection.steps():
-        ...
-    found = projection.result()
+projection = Projection(G, target, perceptual, ProjectionSettings())
+for step in projection.steps():
+    ...
+found = projection.result()
 """
 
 import contextlib

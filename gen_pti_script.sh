@@ -1,0 +1,48 @@
+#!/bin/sh
+# Inversion of photos: for each a latent, a tuned generator, films of the turning head, a volume and a mesh.
+#
+#   ./gen_pti_script.sh [--network PKL] [--target DIR|PHOTO] [--outdir DIR] [options of pti/run.py]
+#
+# DIR holds photos with their cameras (dataset.json) or raw photos; raw ones are cropped first by dataset_tool_photo.py.
+# The same command again goes on after the last finished stage.
+set -eu
+
+project=$(cd "$(dirname "$0")" && pwd)
+python=${PYTHON:-python}
+network=$project/models/heads-128.pkl
+target=$project/dataset/testdata_img
+outdir=pti-out
+
+need() { # need OPTION NUMBER_OF_ARGUMENTS_LEFT
+  [ "$2" -ge 2 ] || { echo "Error: $1 needs a value" >&2; exit 2; }
+}
+
+number=$#
+while [ "$number" -gt 0 ]; do
+  case $1 in
+    --network) need "$1" "$number"; network=$2; shift 2; number=$((number - 2)) ;;
+    --target) need "$1" "$number"; target=$2; shift 2; number=$((number - 2)) ;;
+    --outdir) need "$1" "$number"; outdir=$2; shift 2; number=$((number - 2)) ;;
+    -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exec "$python" "$project/pti/run.py" --help ;;
+    *) set -- "$@" "$1"; shift; number=$((number - 1)) ;; # kept, in order, for pti/run.py
+  esac
+done
+
+case $network in
+  *://*) ;;
+  *) [ -e "$network" ] || { echo "Error: no network $network; give --network PKL" >&2; exit 1; } ;;
+esac
+[ -e "$target" ] || { echo "Error: no photos at $target; give --target DIR or --target PHOTO" >&2; exit 1; }
+
+case $target in
+  *.zip) prepared=yes ;;
+  *) if [ -e "$target/dataset.json" ] || [ -e "$target/img/dataset.json" ]; then prepared=yes; else prepared=no; fi ;;
+esac
+if [ "$prepared" = no ]; then
+  name=$(basename "$target")
+  crops=$outdir/crops/${name%.*}
+  [ -e "$crops/img/dataset.json" ] || "$python" "$project/dataset_tool_photo.py" --source "$target" --dest "$crops"
+  target=$crops
+fi
+
+exec "$python" "$project/pti/run.py" --network "$network" --target_img "$target" --outdir "$outdir" --idx all --shapes true "$@"

@@ -1,0 +1,125 @@
+"""The folder of one inversion: what was asked, which stages are done, and its files, each of which appears whole."""
+
+import hashlib
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import camera_utils
+from dnnlib import UserError
+from dnnlib.util import atomic_path, make_output_dir
+from pti.projector import Pivot
+from pti.targets import Target
+from training.images import save_image, tile, to_uint8
+from training.triplane import TriPlaneGenerator
+
+OPTIONS_NAME = "options.json"
+
+
+class Results:
+    """Names of the files in the folder of one target, and how they are written and read."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.options = folder / OPTIONS_NAME
+        self.target, self.projection = folder / "target.png", folder / "proj.png"
+        self.pivot, self.camera = folder / "projected_w.npz", folder / "camera.json"
+        self.generator = folder / "finetuned_generator.pkl"
+        self.progress_video = folder / "proj.mp4"
+        self.video_before, self.video_after = folder / "PTI_render" / "pre.mp4", folder / "PTI_render" / "post.mp4"
+        self.volume = folder / "geometry.mrc"
+
+    def head(self, suffix: str) -> Path:
+        """The mesh, in one of the formats."""
+        return self.folder / f"head{suffix}"
+
+    def begin(self, asked: dict[str, Any], restart: bool) -> None:
+        """Make the folder for what is `asked`, or go on in it; UserError if it was begun with other options.
+
+        `restart` removes what is there, if it is a folder of this kind.
+        """
+        if restart and self.options.exists():
+            shutil.rmtree(self.folder)
+        make_output_dir(self.video_before.parent)
+        if not self.options.exists():
+            with atomic_path(self.options) as temporary:
+                temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
+            return
+        try:
+            stored = json.loads(self.options.read_text(encoding="utf-8"))
+        except ValueError:
+            stored = None
+        advice = "choose another --outdir, or say --restart true"
+        if not isinstance(stored, dict):
+            raise UserError(f"{self.options} is damaged; {advice}")
+        for name, label in (("resolution", "pixels"), ("network", "")):
+            if stored.get(name) != asked[name]:
+                was, now = (f" ({value} {label})" if label else "" for value in (stored.get(name), asked[name]))
+                raise UserError(f"{self.folder} was begun with another network{was} than the one given now{now}; {advice}")
+        changes = [f"{name} was {stored.get(name)}, is {value}" for name, value in asked.items() if stored.get(name) != value]
+        if changes:
+            raise UserError(f"cannot go on in {self.folder} with other options: {'; '.join(changes)}; {advice}")
+
+    def save_target(self, target: Target) -> None:
+        """The photos, as they are compared."""
+        save_image(tile(to_uint8(target.images), len(target.images)), self.target)
+
+    def save_pivot(self, pivot: Pivot, target: Target) -> None:
+        """The latent, the cameras, and the noise if it was optimised."""
+        self._save_cameras(pivot, target)
+        arrays = dict(
+            ws=pivot.ws, labels=pivot.labels, motion=pivot.motion, **{f"noise:{k}": v for k, v in pivot.noise.items()}
+        )
+        if pivot.ws_bcg is not None:
+            arrays["ws_bcg"] = pivot.ws_bcg
+        with atomic_path(self.pivot) as temporary:
+            np.savez(temporary, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
+
+    def load_pivot(self, device: torch.device) -> Pivot:
+        """What `save_pivot` wrote, on `device`; UserError if it cannot be read."""
+        try:
+            with np.load(self.pivot, allow_pickle=False) as stored:
+                arrays = {name: torch.from_numpy(stored[name]).to(device) for name in stored.files}
+            noise = {name.removeprefix("noise:"): arrays[name] for name in arrays if name.startswith("noise:")}
+            return Pivot(arrays["ws"], arrays.get("ws_bcg"), arrays["labels"], arrays["motion"], noise)
+        except (OSError, ValueError, KeyError):
+            raise UserError(f"{self.pivot} cannot be read; remove it, and the projection is done again") from None
+
+    def _save_cameras(self, pivot: Pivot, target: Target) -> None:
+        angles = camera_utils.yaw_pitch_roll_degrees(pivot.labels.cpu()).tolist()
+        cameras = []
+        for given, used, motion, angle in zip(target.labels.tolist(), pivot.labels.tolist(), pivot.motion.tolist(), angles):
+            focal = camera_utils.unpack_label(torch.tensor(used))[1][0, 0].item()
+            cameras.append(
+                dict(
+                    label=used,
+                    label_given=given,
+                    motion=motion,
+                    yaw_pitch_roll_degrees=angle,
+                    focal=focal,
+                    field_of_view_degrees=math.degrees(2 * math.atan(0.5 / focal)),
+                )
+            )
+        with atomic_path(self.camera) as temporary:
+            temporary.write_text(json.dumps(dict(cameras=cameras), indent=1) + "\n", encoding="utf-8")
+
+
+def digest_of_network(G: TriPlaneGenerator) -> str:
+    """A short name for the weights of `G`."""
+    digest = hashlib.blake2b(digest_size=8)
+    for parameter in G.parameters():
+        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def digest_of_target(target: Target) -> str:
+    """A short name for the photos, masks and cameras of `target`."""
+    digest = hashlib.blake2b(digest_size=8)
+    for tensor in (target.images, target.masks, target.labels):
+        digest.update(b"none" if tensor is None else tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
