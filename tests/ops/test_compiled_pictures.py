@@ -93,13 +93,15 @@ def test_nan_stays_and_empty_batches_pass():
         assert empty.grad.shape == empty.shape
 
 
-@pytest.mark.parametrize("channels", [1, 3, 32, 64, 100])
+@pytest.mark.parametrize(
+    "channels, layout", [(1, LAYOUTS[1]), (3, LAYOUTS[1]), (20, LAYOUTS[0])] + [(n, LAYOUTS[1]) for n in (16, 64, 105)]
+)
 @pytest.mark.parametrize("up, down", [(1, 1), (2, 1), (1, 2), ((2, 3), (3, 1)), (3, 2)])
 @pytest.mark.parametrize("padding", [0, (2, 1, 0, 3), (3, -1, -2, 4)])
 @pytest.mark.parametrize("taps", [[1, 3, 3, 1], [[1, 2, -3], [4, 5, 7]]])
-def test_upfirdn2d(monkeypatch, channels, up, down, padding, taps):
+def test_upfirdn2d(monkeypatch, channels, layout, up, down, padding, taps):
     f = upfirdn2d.setup_filter(taps)
-    x = draw(2, channels, 6, 9, layout=torch.channels_last)
+    x = draw(2, channels, 6, 9, layout=layout)
 
     def function(x):
         return upfirdn2d.upfirdn2d(x, f, up=up, down=down, padding=padding, gain=1.5)

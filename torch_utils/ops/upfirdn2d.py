@@ -7,6 +7,8 @@ import torch.nn.functional as F
 
 from torch_utils import custom_ops
 
+_MANY = 8  # channels from which on they are best side by side in memory
+
 
 def setup_filter(
     f: Sequence[float] | torch.Tensor,
@@ -77,8 +79,7 @@ def upfirdn2d(
     if not flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     resampling = (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1)
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    if last and x.numel() > 0 and custom_ops.compiled(x, taps) is not None:
+    if x.numel() > 0 and custom_ops.compiled(x, taps) is not None:
         if taps.ndim == 2:
             return _Resample.apply(x, taps, *resampling)
         x = _Resample.apply(x, taps[None, :].contiguous(), (up_x, 1), (down_x, 1), (x0, x1, 0, 0))
@@ -107,14 +108,15 @@ def _reference(
 
 
 class _Resample(torch.autograd.Function):
-    """The compiled path, for channels-last pictures; its gradient is a resampling too, with `up` and `down` exchanged."""
+    """The compiled path; its gradient is a resampling too, with `up` and `down` exchanged."""
 
     @staticmethod
     def forward(ctx, x, taps, up, down, padding):
         ctx.save_for_backward(taps)
         ctx.size = x.shape[2:]
         ctx.resampling = up, down, padding
-        x = x.contiguous(memory_format=torch.channels_last)
+        few = x.shape[1] < _MANY or x.is_contiguous()
+        x = x.contiguous(memory_format=torch.contiguous_format if few else torch.channels_last)
         return custom_ops.compiled(x).upfirdn2d(x, taps, *up, *down, *padding)
 
     @staticmethod

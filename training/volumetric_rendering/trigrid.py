@@ -20,9 +20,10 @@ def split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
 
     On the CPU a cell's features are brought side by side in memory, once for all lookups.
     """
-    batch, channels, height, width = planes.shape
-    grids = planes.reshape(batch, 3, channels // (3 * depth), depth, height, width)
-    return grids.movedim(2, -1).contiguous().movedim(-1, 2) if grids.device.type == "cpu" else grids
+    if planes.device.type != "cpu":
+        return planes.unflatten(1, (3, -1, depth))
+    cells = planes.permute(0, 2, 3, 1).unflatten(-1, (3, -1, depth))  # [N, H, W, 3, C, depth]: how the CPU's networks store it
+    return cells.permute(0, 3, 5, 1, 2, 4).contiguous().movedim(-1, 2)
 
 
 def sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat: bool = False) -> torch.Tensor:

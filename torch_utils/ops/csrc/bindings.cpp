@@ -202,25 +202,30 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cpu(const Tensor& grad,
     return {grad_x, grad_scale.sum(1), grad_noise.sum(1), grad_bias.sum({0, 1})};
 }
 
-// Resampling; x in channels-last memory, taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
+// Resampling; taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
 
 Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
                      int64_t left, int64_t right, int64_t top, int64_t bottom) {
-    TORCH_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast), "x must be [N, C, H, W], channels last");
+    const bool last = !x.is_contiguous();
+    const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+    TORCH_CHECK(x.dim() == 4 && x.is_contiguous(format), "x must be [N, C, H, W], contiguous or channels last");
     TORCH_CHECK(taps.dim() == 2 && taps.is_contiguous(), "taps must be contiguous, [h, w]");
     Resampling s{up_x, up_y, down_x, down_y, left, top, taps.size(1), taps.size(0), x.size(2), x.size(3), x.size(1), 0, 0};
     s.out_width = (s.width * up_x + left + right - s.taps_x) / down_x + 1;
     s.out_height = (s.height * up_y + top + bottom - s.taps_y) / down_y + 1;
     TORCH_CHECK(s.width * up_x + left + right >= s.taps_x && s.height * up_y + top + bottom >= s.taps_y,
                 "the filter is larger than the picture");
-    Tensor out = at::empty({x.size(0), s.channels, s.out_height, s.out_width}, x.options(), at::MemoryFormat::ChannelsLast);
+    Tensor out = at::empty({x.size(0), s.channels, s.out_height, s.out_width}, x.options(), format);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "upfirdn2d", [&] {
-        const int64_t grain = CHUNK / (s.out_width * s.channels + 1) + 1;
-        at::parallel_for(0, x.size(0) * s.out_height, grain, [&](int64_t begin, int64_t end) {
+        // Pictures [height, width, channels], or [height, width] one by one.
+        const int64_t size = s.height * s.width * (last ? s.channels : 1), width = s.out_width * (last ? s.channels : 1);
+        const int64_t rows = x.size(0) * s.out_height * (last ? 1 : s.channels);
+        at::parallel_for(0, rows, CHUNK / (width + 1) + 1, [&](int64_t begin, int64_t end) {
             for (int64_t row = begin; row < end; row++) {
                 const int64_t n = row / s.out_height;
-                upfirdn2d_row(x.const_data_ptr<scalar_t>() + n * s.height * s.width * s.channels, taps.const_data_ptr<scalar_t>(),
-                              out.data_ptr<scalar_t>() + n * s.out_height * s.out_width * s.channels, s, row % s.out_height);
+                const auto run = last ? upfirdn2d_row<scalar_t> : upfirdn2d_plane_row<scalar_t>;
+                run(x.const_data_ptr<scalar_t>() + n * size, taps.const_data_ptr<scalar_t>(),
+                    out.data_ptr<scalar_t>() + n * s.out_height * width, s, row % s.out_height);
             }
         });
     });

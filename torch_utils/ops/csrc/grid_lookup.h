@@ -5,6 +5,7 @@
 // where it is known at compile time, else 0.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 
@@ -107,26 +108,40 @@ void grid_lookup_grad_table(const T* grad, const T* points, const int64_t* axes,
 template <typename T, int C>
 void grid_lookup_grad_points(const T* grad, const T* table, const T* points, const int64_t* axes, T* grad_points, GridShape shape,
                              int64_t begin, int64_t end) {
+    constexpr int64_t BLOCK = C ? C : 32;
     const int64_t channels = C ? C : shape.channels;
     const T share = T(1) / shape.grids;
     for (int64_t p = begin; p < end; p++) {
+        // What the features change by along each coordinate, times the gradient.
         T slopes[3] = {};
-        for (int64_t g = 0; g < shape.grids; g++) {
-            const Cell<T> cell(points + 3 * p, axes + 3 * g, shape);
-            const T* grid = table + g * shape.cells() * channels;
-            for (int k = 0; k < 2; k++)
-                for (int j = 0; j < 2; j++)
-                    for (int i = 0; i < 2; i++) {
-                        const T* features = grid + cell.offset(i, j, k, shape);
-                        const T* from = grad + p * channels;
-                        T dot = 0;
-#pragma omp simd reduction(+ : dot)
-                        for (int64_t c = 0; c < channels; c++) dot += features[c] * from[c];
-                        dot *= share;
-                        slopes[axes[3 * g]] += dot * cell.x.slope[i] * cell.y.weight[j] * cell.z.weight[k];
-                        slopes[axes[3 * g + 1]] += dot * cell.x.weight[i] * cell.y.slope[j] * cell.z.weight[k];
-                        slopes[axes[3 * g + 2]] += dot * cell.x.weight[i] * cell.y.weight[j] * cell.z.slope[k];
-                    }
+        for (int64_t first = 0; first < channels; first += BLOCK) {
+            const int64_t count = C ? BLOCK : std::min(BLOCK, channels - first);
+            T changes[3][BLOCK] = {};
+            for (int64_t g = 0; g < shape.grids; g++) {
+                const Cell<T> cell(points + 3 * p, axes + 3 * g, shape);
+                const T* grid = table + g * shape.cells() * channels + first;
+                T *by_x = changes[axes[3 * g]], *by_y = changes[axes[3 * g + 1]], *by_z = changes[axes[3 * g + 2]];
+                for (int k = 0; k < 2; k++)
+                    for (int j = 0; j < 2; j++)
+                        for (int i = 0; i < 2; i++) {
+                            const T x = cell.x.slope[i] * cell.y.weight[j] * cell.z.weight[k];
+                            const T y = cell.x.weight[i] * cell.y.slope[j] * cell.z.weight[k];
+                            const T z = cell.x.weight[i] * cell.y.weight[j] * cell.z.slope[k];
+                            const T* features = grid + cell.offset(i, j, k, shape);
+#pragma omp simd
+                            for (int64_t c = 0; c < (C ? BLOCK : count); c++) {
+                                by_x[c] += x * features[c];
+                                by_y[c] += y * features[c];
+                                by_z[c] += z * features[c];
+                            }
+                        }
+            }
+            const T* from = grad + p * channels + first;
+            for (int k = 0; k < 3; k++)
+#pragma omp simd
+                for (int64_t c = 0; c < count; c++) changes[k][c] *= share * from[c];
+            for (int k = 0; k < 3; k++)
+                for (int64_t c = 0; c < count; c++) slopes[k] += changes[k][c];
         }
         for (int k = 0; k < 3; k++) grad_points[3 * p + k] = slopes[k];
     }
