@@ -64,7 +64,7 @@ def render_set(
             prepare()
         total = options.identities * options.views
         steps = collections.Counter()
-        work = functools.partial(make_person, portray, outdir, options)
+        work = functools.partial(make_person, portray, heads.staging, options)
         try:
             with cli.progress(total=total, initial=total - len(missing) * options.views, unit="view") as bar:
                 for event in workers.run(work, missing, min(processes, len(missing))):
@@ -75,7 +75,8 @@ def render_set(
                         heads.adopt(event.task)
                     else:
                         bar.update(-steps.pop(event.task, 0))
-                        bar.write(f"the process that rendered person {event.task} died: {event.kind}", file=sys.stderr)
+                        outcome = "given up" if event.kind == "given up" else "tried again"
+                        bar.write(f"person {event.task}: the renderer died at it; {outcome}", file=sys.stderr)
                         given_up += [event.task] * (event.kind == "given up")
         finally:
             heads.finish()

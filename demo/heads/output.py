@@ -8,13 +8,14 @@
     OUTDIR/people/00012.json          the person's traits and cameras; written last, so it marks the person as complete
     OUTDIR/sheet.png                  some views of the first people
 
-People are made in OUTDIR/.part and moved to their places when they are complete.
+People are made in a hidden folder OUTDIR/.part-* and moved to their places when they are complete.
 """
 
 import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,10 +32,11 @@ from dnnlib.archive import LABELS_NAME
 from dnnlib.util import atomic_path, make_output_dir
 from training.images import save_image, tile
 
+PART_PREFIX = ".part-"
 JPEG_QUALITY = 90
 MAX_IDENTITIES = 1_000_000  # seeds of people are seed · MAX_IDENTITIES + number: sets of different seeds share nobody
 CAMERA_STREAM = 100  # of the person's random numbers; those of person.py are smaller
-OPTIONS_NAME, SHEET_NAME, PART_NAME, PEOPLE_NAME, MESH_NAME = "options.json", "sheet.png", ".part", "people", "head.ply"
+OPTIONS_NAME, SHEET_NAME, PEOPLE_NAME, MESH_NAME = "options.json", "sheet.png", "people", "head.ply"
 SHEET_PEOPLE, SHEET_VIEWS, SHEET_CELL = 8, 8, 192  # rows and columns at most, and pixels of a cell at most
 FOREIGN_SHOWN = 3
 
@@ -105,7 +107,7 @@ class HeadSet:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        shutil.rmtree(self.folder / PART_NAME, ignore_errors=True)
+        shutil.rmtree(self.staging, ignore_errors=True)
         os.close(self._lock)
 
     def is_complete(self, number: int) -> bool:
@@ -118,7 +120,7 @@ class HeadSet:
 
     def adopt(self, number: int) -> None:
         """Move what `make_person` made of person `number` to its places."""
-        made = self.folder / PART_NAME / f"{number:05d}"
+        made = self.staging / f"{number:05d}"
         for part in self.options.parts:
             (self.folder / part).mkdir(exist_ok=True)
             (made / part).rename(self.folder / part / f"{number:05d}")
@@ -126,14 +128,9 @@ class HeadSet:
         (made / f"{PEOPLE_NAME}.json").rename(self.folder / PEOPLE_NAME / f"{number:05d}.json")
         made.rmdir()
 
-    def discard(self, number: int) -> None:
-        """Remove what there is of person `number`, so that it can be made anew."""
-        (self.folder / PEOPLE_NAME / f"{number:05d}.json").unlink(missing_ok=True)
-        for part in (*self.options.parts, PART_NAME):
-            shutil.rmtree(self.folder / part / f"{number:05d}", ignore_errors=True)
-
     def finish(self) -> None:
-        """Write dataset.json and the sheet for the people that are complete."""
+        """Write dataset.json and the sheet for the people that are complete, and leave nothing of others."""
+        self._discard_incomplete()
         people = [number for number in range(self.options.identities) if self.is_complete(number)]
         if people:
             labels = [entry for number in people for entry in self._labels(number)]
@@ -148,9 +145,17 @@ class HeadSet:
         self._check_options()
         self._check_files()
         _write_json(self.folder / OPTIONS_NAME, self.options.as_json())
-        shutil.rmtree(self.folder / PART_NAME, ignore_errors=True)
+        for left_over in self.folder.glob(f"{PART_PREFIX}*"):  # of a run that was killed
+            shutil.rmtree(left_over)
+        self._discard_incomplete()
+        # A new name each time: processes of the killed run may still be at work in the old one.
+        self.staging = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=self.folder))
+
+    def _discard_incomplete(self) -> None:
         for number in self.missing():
-            self.discard(number)
+            (self.folder / PEOPLE_NAME / f"{number:05d}.json").unlink(missing_ok=True)
+            for part in self.options.parts:
+                shutil.rmtree(self.folder / part / f"{number:05d}", ignore_errors=True)
 
     def _check_options(self) -> None:
         path = self.folder / OPTIONS_NAME
@@ -203,12 +208,12 @@ class HeadSet:
 
 
 def make_person(
-    portray: Callable[[Sitting], Portrait], folder: Path, options: SetOptions, number: int, step: Callable[[], None]
+    portray: Callable[[Sitting], Portrait], staging: Path, options: SetOptions, number: int, step: Callable[[], None]
 ) -> None:
-    """Write the files of person `number` for `HeadSet.adopt` to move; `step` is called after each view."""
+    """Write the files of person `number` to `HeadSet.staging`, for `adopt` to move; `step` is called after each view."""
     views = options.plan(number)
     portrait = portray(Sitting(options.person_seed(number), tuple(views), options.resolution, options.spp, options.style))
-    made = folder / PART_NAME / f"{number:05d}"
+    made = staging / f"{number:05d}"
     shutil.rmtree(made, ignore_errors=True)  # of a process that died at it
     for part in options.parts:
         (made / part).mkdir(parents=True)

@@ -14,6 +14,7 @@ from dnnlib import UserError
 
 TRIES = 3
 TASKS_PER_PROCESS = 12  # then a fresh one takes over: the renderer keeps memory of old scenes
+MAX_DEFAULT_WORKERS = 16  # each needs up to 1 GB
 GRACE_SECONDS = 5.0
 # Processes share the cores, so that none needs threads; and sums whose order depends on threads would change the files.
 _ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
@@ -34,8 +35,9 @@ class Event:
 
 
 def default_workers() -> int:
-    """As many as this process may use cores."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """As many as this process may use cores, up to MAX_DEFAULT_WORKERS."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_DEFAULT_WORKERS)
 
 
 def run(work: Work, tasks: Iterable[Any], workers: int) -> Iterator[Event]:
