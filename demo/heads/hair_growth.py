@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from .geometry import Mesh, smoothstep, tangential, unit, vertex_normals
+from .geometry import Mesh, smoothstep, tangential, unit, value_noise
 from .hair_strands import Obstacle, Strands, curl, resample, shaded, tapered
 from .hair_styles import HairStyle, HairTraits
 
@@ -27,8 +27,9 @@ _CLOTH_THICKNESS = 0.013
 # The frame of the pictures in world units: hair further out than `_HELD_FROM` of it is drawn in, more and more.
 _FRAME_RADIUS, _FRAME_HEIGHT = 0.285, 0.29
 _HELD_FROM = 0.84
+_LOCKS = 0.03  # metres across the scalp over which curls keep in step
 _ROUNDNESS = 2.6  # exponent of the frame's shape: 2 an ellipsoid, more a box
-_ABOVE_SKULL = 0.020  # a skull that fills the frame by itself leaves its hair this room, world units
+_SKULL_REACH = 0.93  # a skull that fills the frame further than this by itself gets a larger one
 
 # The part of the space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
 _FACE_HEIGHTS = [-0.2, -0.06, 0.0, 0.035, 0.06, 0.08]
@@ -47,19 +48,25 @@ class Site:
         self.normals = np.asarray(head.coarse_normals, np.float64)
         self.body = Obstacle(self.vertices, self.normals)
         self.cloth = None if cloth is None else Obstacle.from_mesh(cloth)
-        skull = self.placement.to_world(self.vertices[self.vertices[:, 1] > self.eye[1]])
-        self.room_radius = max(_FRAME_RADIUS, np.hypot(skull[:, 0], skull[:, 2]).max() + _ABOVE_SKULL)
-        self.room_height = max(_FRAME_HEIGHT, skull[:, 1].max() + _ABOVE_SKULL)
+        self.room = 1.0
+        skull = self.vertices[self.vertices[:, 1] > self.eye[1]]
+        skull_reach = self.reach(self.placement.to_world(skull)).max()
+        self.room = max(1.0, skull_reach / _SKULL_REACH)
+        self.volume = float(np.interp(skull_reach, [0.90, 1.10], [1.0, 0.35]))  # how full hair may be in what the skull leaves
 
     def settle(self, points: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] and normals [n, 3] there."""
+        """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] from skin or
+        cloth and normals [n, 3] there.
+        """
+        thickness = 0.0
         if self.cloth is None:
-            margin = margin + _CLOTH_THICKNESS * smoothstep(0.0, -0.012, points[:, 1] - self.eye[1] - _COLLAR)
+            thickness = _CLOTH_THICKNESS * smoothstep(0.0, -0.012, points[:, 1] - self.eye[1] - _COLLAR)
+            margin = margin + thickness
         points, distances, normals = self.body.push_out(points, margin)
         held = self.hold_in_frame(points)
         moved = np.abs(held - points).max(axis=1) > 1e-5
         if moved.any():
-            thin = np.minimum(margin[moved], 0.002)
+            thin = 0.5 * margin[moved]  # so that the layers of hair stay apart
             held[moved], distances[moved], normals[moved] = self.body.push_out(held[moved], thin)
         low = held[:, 1] < self.eye[1] - 0.06
         if self.cloth is not None and low.any():
@@ -67,18 +74,22 @@ class Site:
             nearer = above < distances[low]
             distances[low] = np.where(nearer, above, distances[low])
             normals[low] = np.where(nearer[:, None], outward, normals[low])
-        return held, distances, normals
+        return held, distances - thickness, normals
 
-    def hold_in_frame(self, points: np.ndarray) -> np.ndarray:
-        """Points [n, 3] drawn in toward the axis the cameras turn about where hair would fill the frame."""
+    def reach(self, world: np.ndarray) -> np.ndarray:
+        """How far points [n, 3] in world units fill the frame from whichever side: 1 at its edge, above the eyes or beside."""
+        radius = np.hypot(world[:, 0], world[:, 2]) / (_FRAME_RADIUS * self.room)
+        height = np.clip(world[:, 1], 0, None) / (_FRAME_HEIGHT * self.room)
+        return (radius**_ROUNDNESS + height**_ROUNDNESS) ** (1 / _ROUNDNESS)
+
+    def hold_in_frame(self, points: np.ndarray, held_from: float = _HELD_FROM) -> np.ndarray:
+        """Points [n, 3] drawn in toward the axis the cameras turn about, from `held_from` of the frame on, up to its edge."""
         world = self.placement.to_world(points)
-        radius = np.hypot(world[:, 0], world[:, 2]) / self.room_radius
-        height = np.clip(world[:, 1], 0, None) / self.room_height
-        reach = np.maximum((radius**_ROUNDNESS + height**_ROUNDNESS) ** (1 / _ROUNDNESS), 1e-6)
-        rest = 1 - _HELD_FROM
-        held = np.where(reach > _HELD_FROM, _HELD_FROM + rest * np.tanh((reach - _HELD_FROM) / rest), reach)
+        reach = np.maximum(self.reach(world), 1e-6)
+        rest = 1 - held_from
+        held = np.where(reach > held_from, held_from + rest * np.tanh((reach - held_from) / rest), reach)
         inward = world * (held / reach - 1)[:, None]
-        inward[:, 1] = np.minimum(inward[:, 1], 0) * (world[:, 1] > 0)
+        inward[:, 1] = np.minimum(inward[:, 1], 0)
         return points + inward / self.placement.scale
 
 
@@ -112,6 +123,8 @@ def guide_lengths(style: HairStyle, traits: HairTraits, site: Site, roots: Scalp
     top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])
     lengths = style.length_sides + (style.length_top - style.length_sides) * top
     lengths *= traits.length * rng.uniform(0.82, 1.08, len(roots))
+    if style.lift > 0.8:  # it stands off the head
+        lengths *= 0.4 + 0.6 * site.volume
     if style.length_sides < 0.1:
         lengths *= np.clip(0.35 + roots.edge / 0.03, 0.35, 1)
     return lengths
@@ -122,7 +135,7 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
     n, steps = len(roots), style.steps
     lengths = guide_lengths(style, traits, site, roots, rng)
     stride = (lengths / (steps - 1))[:, None]
-    margin = traits.volume * rng.uniform(*style.margin, n) * np.clip(roots.edge / 0.02, 0.15, 1)
+    margin = traits.volume * site.volume * rng.uniform(*style.margin, n) * np.clip(roots.edge / 0.02, 0.15, 1)
     own_way = rng.normal(0, 1, (n, 3))
     comber = Comber(style, traits, site, roots)
     bend = min(_BEND * style.points / steps, 0.5)
@@ -138,10 +151,12 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
         pull = style.comb * (1.0 if style.combing == "tie" else max(1 - step / (0.55 * steps), 0))
         weight = style.gravity * np.clip(step / (0.2 * steps), 0.2, 1)
         goal = pull * comber.direction(here, normals) + weight * comber.fall(here, normals, distances) + 0.03 * own_way
+        goal -= normals * (style.cling * np.clip((distances - margin) / 0.01, 0, 1))[:, None]
         heading = unit(heading + bend * goal)
-        there, distances, normals = site.settle(here + heading * stride, np.maximum(margin * min(1, step / 3), SKIN_MARGIN))
+        there = here + heading * stride
         if style.length_top > 0.05 and style.combing != "tie":
             there, ends = keep_off_face(there, step, ends, style, traits, site, roots.azimuth)
+        there, distances, normals = site.settle(there, np.maximum(margin * min(1, step / 3), SKIN_MARGIN))
         # The step keeps its length, and part of the turn the obstacles gave it.
         taken = unit(there - here)
         there = here + taken * stride
@@ -157,7 +172,8 @@ class Comber:
 
     def __init__(self, style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints):
         self.style, self.traits, self.site = style, traits, site
-        self.whorl = site.eye + [0.008 * np.sign(traits.parting), 0.105, -0.155]
+        self.turn = 1.0 if traits.parting > 0 else -1.0
+        self.whorl = site.eye + [0.008 * self.turn, 0.105, -0.155]
         self.parting_x = site.eye[0] + traits.parting
         self.side = np.where(roots.points[:, 0] > self.parting_x, 1.0, -1.0)
         self.top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])[:, None]
@@ -172,7 +188,7 @@ class Comber:
             return tangential(self.tie - here, normals)
         if self.style.combing == "back":
             return tangential(np.broadcast_to([0, -0.1, -1.0], here.shape), normals) + 0.3 * down * _DOWN
-        away = tangential(here - self.whorl, normals)
+        away = self._around_whorl(here, normals)
         if self.style.combing == "side":
             across = tangential(np.stack([self.side, 0 * self.side, np.full(len(here), -0.55)], axis=1), normals)
             return across * self.top + (0.6 * away + 0.5 * _DOWN) * down
@@ -182,6 +198,13 @@ class Comber:
             front = np.clip((here[:, 2] - self.whorl[2] - 0.02) / 0.05, 0, 1)[:, None]
             return unit(across * front + away * (1 - front))
         return away
+
+    def _around_whorl(self, here: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Away from the whorl; near it in a swirl, and hardly combed at its middle, which would lie bare."""
+        offset = here - self.whorl
+        away = tangential(offset, normals)
+        far = smoothstep(0.0, 0.045, np.linalg.norm(offset, axis=1))[:, None]
+        return unit(away + (1 - far) * self.turn * np.cross(normals, away)) * (0.25 + 0.75 * far)
 
     def fall(self, here: np.ndarray, normals: np.ndarray, distances: np.ndarray) -> np.ndarray:
         """Where weight takes a strand [n, 3]: down; on a shoulder, off it to the front or the back."""
@@ -225,6 +248,8 @@ def keep_off_face(
         short = inside & (np.abs(angle) < _FRINGE_ANGLE) & (np.abs(azimuth) < 1.0)
         ends = np.where(short, np.minimum(ends, step - 0.5), ends)
     turned = np.where(angle >= 0, 1, -1) * np.minimum(limit, np.abs(angle) + 0.16)
+    # A head is longer than it is wide: at the same distance from the axis hair would stand off beside the face.
+    radius = radius * (1 - 0.25 * (np.abs(turned) - np.abs(angle)) * inside)
     beside = np.stack([radius * np.sin(turned), height, radius * np.cos(turned)], axis=1) + site.eye + [0, 0, _FACE_AXIS_Z]
     return np.where(inside[:, None], beside, points), ends
 
@@ -253,9 +278,11 @@ def grow_strands(
     points += offset[:, None] * (1 - u**1.3 * (1 - spread)) + (rng.normal(0, 1, (n, 3)) * stray[:, None])[:, None] * u**1.2
     points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
     if style.curl[0] > 0:
-        phase = rng.uniform(0, 2 * np.pi, count)[first] + rng.normal(0, 0.6, n)
+        # Neighbouring locks wave together, but wind either way around.
+        phase = 3 * np.pi * value_noise(roots.points[:count], _LOCKS, rng, octaves=1)[first] + rng.normal(0, 0.6, n)
         amplitude = np.full(n, style.curl[0] * traits.wave)
-        points = curl(points, amplitude, style.curl[1] * rng.uniform(0.85, 1.15, count)[first], phase)
+        wavelength = style.curl[1] * rng.uniform(0.85, 1.15, count)[first] * rng.choice([-1, 1], count)[first]
+        points = curl(points, amplitude, wavelength, phase)
     strayed = np.linalg.norm(points - lines[first], axis=2)
     points = clear_strands(points, clearance[first] - strayed, site)
 
@@ -271,9 +298,10 @@ def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.n
     """
     points = points.copy()
     flat = points[:, 1:].reshape(-1, 3)
-    flat[:] = site.hold_in_frame(flat)
-    low = flat[:, 1] < site.eye[1] + _COLLAR
-    doubtful = (clearance[:, 1:].ravel() < 3 * SKIN_MARGIN) | low
+    held = site.hold_in_frame(flat, 0.96)
+    clearance = clearance[:, 1:].ravel() - np.linalg.norm(held - flat, axis=1)
+    flat = held
+    doubtful = clearance < 2 * SKIN_MARGIN
     flat[doubtful] = site.settle(flat[doubtful], np.full(doubtful.sum(), SKIN_MARGIN))[0]
     points[:, 1:] = flat.reshape(len(points), -1, 3)
     return points

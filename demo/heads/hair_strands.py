@@ -17,6 +17,7 @@ MAX_SEGMENTS = 150_000
 # Beyond this distance (metres) from a surface a point is taken to be free of it, on whichever side.
 _REACH = 0.04
 _MAX_PUSH = 0.025
+_GREY = np.array([0.30, 0.29, 0.28])  # linear albedo of grey strands
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def resample(points: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:
 
 
 def curl(points: np.ndarray, amplitude: np.ndarray, wavelength: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Strands [n, k, 3] wound about their own line: amplitude, wavelength [n] in metres, phase [n] in radians.
+    """Strands [n, k, 3] wound about their own line: amplitude, wavelength [n] in metres (negative: the other way
+    around), phase [n] in radians.
 
     The first 2 cm run in from nothing, so that the strand starts at its root.
     """
@@ -101,7 +103,7 @@ def shaded(
     group = rng.integers(0, groups, count)
     if grey > 0:
         group = np.where(rng.random(count) < grey, groups, group)
-        colours.append(np.array([0.42, 0.41, 0.40]))
+        colours.append(0.5 * (np.asarray(colour) + _GREY))
     chosen = [(group == number, tint) for number, tint in enumerate(colours)]
     return [
         Strands(points[mine].astype(np.float32), radii[mine].astype(np.float32), tint) for mine, tint in chosen if mine.any()

@@ -35,6 +35,7 @@ class HairStyle:
     gravity: float = 0.0
     curl: tuple[float, float] = (0.0005, 0.04)  # amplitude and wavelength
     radius: float = 0.00025
+    cling: float = 0.0  # how strongly it lies down on the hair below
     clump: float = 0.5  # how far strands run together toward their ends
     cut: float | None = None  # height of the ends relative to the eyes; None: as they grow
     fringe: bool = False
@@ -50,15 +51,17 @@ STYLES = {
     ),
     "crop": HairStyle(
         "away", 26_000, 0.028, 0.012, 7, 8, (0.001, 0.010), lift=0.8, comb=0.9, gravity=0.1, curl=(0.0008, 0.02),
-        radius=0.00024, clump=0.45, men=0.22, women=0.05,
+        radius=0.00024, clump=0.45, cling=0.3, men=0.22, women=0.05,
     ),
     "side part": HairStyle(
         "side", 24_000, 0.075, 0.022, 13, 16, (0.002, 0.013), lift=0.55, comb=2.2, gravity=0.5, curl=(0.001, 0.04),
-        radius=0.00024, clump=0.55, men=0.18, women=0.02,
+        radius=0.00024, clump=0.55, cling=1.5, cut=-0.075,
+        men=0.18, women=0.02,
     ),
     "slick": HairStyle(
         "back", 24_000, 0.10, 0.045, 14, 18, (0.001, 0.009), lift=0.25, comb=3.0, gravity=0.5, curl=(0.0006, 0.04),
-        radius=0.00024, clump=0.6, men=0.12, women=0.02,
+        radius=0.00024, clump=0.6, cling=1.5, cut=-0.075,
+        men=0.12, women=0.02,
     ),
     "bob": HairStyle(
         "parted", 22_000, 0.24, 0.16, 20, 26, (0.002, 0.018), lift=0.35, gravity=2.2, curl=(0.0012, 0.06), radius=0.00026,
@@ -126,12 +129,13 @@ def sample_hair(rng: np.random.Generator, phenotype, style: str | None = None) -
     colour = np.array(HAIR_COLOURS[colour_name]) * rng.uniform(0.8, 1.25) * rng.uniform(0.93, 1.07, 3)
     years = float(smoothstep(0.68, 0.98, phenotype.age))
     balding = years * rng.beta(0.9, 1.1) * (not womanly) * (style in _THINNING_STYLES)
+    grey = float(years * rng.uniform(-0.3, 0.8))
     middle = rng.random() < 0.35
     return HairTraits(
         style=style,
         colour_name=colour_name,
         colour=tuple(float(value) for value in np.clip(colour, 0.004, 0.8)),
-        grey=float(np.clip(years * rng.uniform(-0.3, 0.8), 0, 0.7)) if colour_name not in ("grey", "white") else 0.0,
+        grey=grey if grey > 0.1 and colour_name not in ("grey", "white") else 0.0,  # a few would look like threads
         length=float(rng.uniform(0.8, 1.2)),
         volume=float(rng.uniform(0.75, 1.2)),
         wave=float(rng.uniform(0.5, 1.5)),
