@@ -79,7 +79,9 @@ def view_of_landmarks(landmarks: np.ndarray) -> View:
     model = face_model()
     chosen = model.weights > 0
     points, weights = model.points[chosen], model.weights[chosen]
-    start = first_frame(*(landmarks[list(pair), :2].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)))
+    start = first_frame(
+        *(landmarks[list(pair), :2].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS))
+    )
     places = start.from_photo(landmarks[chosen, :2])
     depths = landmarks[chosen, 2] / start.size
     depths = depths - weights @ depths

@@ -20,8 +20,11 @@ FACES_PER_LOOK = 8
 LEAST_WINDOW = 192  # pixels of the photo; the detector finds faces from a fifth of a window's side
 MOST_LEVELS = 5  # the smallest windows are a sixteenth of the photo
 QUARTER_TURNS = (0.0, np.pi / 2, -np.pi / 2, np.pi)
-MAX_MISFIT = 0.03  # of faces; what else the landmarker may see is further from the model (photos, rendered heads: 0.004 to 0.016)
-CLOSE_UP = 1.25  # the second look at a face is at its first frame times this
+MAX_MISFIT = (
+    0.03  # of faces; what else the landmarker may see is further from the model (photos, rendered heads: 0.004 to 0.016)
+)
+CLOSE_UP, SECOND_CLOSE_UP = 1.25, 1.5  # the second and third look at a face are at its first frame times this
+SECOND_CLOSE_UP_TURN = 0.15  # radians: a little different, so that errors differ
 SAME_FACE = 0.5  # two finds closer than this, in face sizes, are one
 
 
@@ -89,15 +92,29 @@ class FaceFinder:
         return faces
 
     def _look_again(self, photo: Photo, landmarks: np.ndarray) -> Face | None:
-        """The same face seen upright and in the middle, where the landmarker is best; None if that is no face."""
-        first = _frame_of(landmarks)
-        window = Frame(first.centre, CLOSE_UP * first.size, first.angle)
-        seen = self._look(photo, window)
-        if not seen:
-            return None
-        nearest = min(seen, key=lambda face: np.hypot(*(face[:, :2].mean(axis=0) - landmarks[:, :2].mean(axis=0))))
-        view = view_of_landmarks(nearest)
-        return Face(nearest, view) if view.misfit <= MAX_MISFIT else None
+        """The same face seen upright and in the middle, where the landmarker is best; None if that is no face.
+
+        Faces that stand on their head are sometimes read as upright ones.  So both are tried: the right one fits the
+        model better and stays what it is from one look to the next.
+        """
+        found = [self._close_up(photo, landmarks, turn) for turn in (0.0, np.pi)]
+        doubt, face = min(filter(None, found), key=lambda pair: pair[0], default=(0.0, None))
+        return face if face is not None and face.view.misfit <= MAX_MISFIT else None
+
+    def _close_up(self, photo: Photo, landmarks: np.ndarray, turn: float) -> tuple[float, Face] | None:
+        """How doubtful a face is, and the mean of two close looks at it."""
+        looks = []
+        for close_up, extra_turn in ((CLOSE_UP, turn), (SECOND_CLOSE_UP, SECOND_CLOSE_UP_TURN)):
+            first = _frame_of(landmarks)
+            seen = self._look(photo, Frame(first.centre, close_up * first.size, first.angle + extra_turn))
+            if not seen:
+                return None
+            middle = landmarks[:, :2].mean(axis=0)
+            landmarks = min(seen, key=lambda face: np.hypot(*(face[:, :2].mean(axis=0) - middle)))
+            looks.append(landmarks)
+        unsteadiness = np.sqrt(((looks[0] - looks[1])[:, :2] ** 2).sum(axis=1).mean()) / first.size
+        face = Face((looks[0] + looks[1]) / 2, view_of_landmarks((looks[0] + looks[1]) / 2))
+        return face.view.misfit + unsteadiness, face
 
     def _look_at(self, picture: Image.Image) -> list[np.ndarray]:
         """Landmarks [478, 3] in sides of a square picture."""

@@ -48,6 +48,10 @@ class Photo:
         share = np.clip(outside / BLUR_RAMP, 0, 1)[..., None]
         return Image.fromarray((picture + (blurred - picture) * share).round().clip(0, 255).astype(np.uint8))
 
+    def reduced(self, size: tuple[int, int]) -> Image.Image:
+        """The whole photo, resized to width and height `size`."""
+        return self._level(max(0, int(math.log2(max(self.size[0] / size[0], 1))))).resize(size, Image.Resampling.BILINEAR)
+
     def share_inside(self, frame: Frame) -> float:
         """How much of the frame's area the photo covers, in [0, 1]."""
         return float((self._distance_outside(frame, 64) == 0).mean())

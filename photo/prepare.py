@@ -1,0 +1,129 @@
+"""One photo to what training and inversion need: for each head a square picture, its mask and its label, or a reason why not."""
+
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+
+from .camera import View, first_frame, label_from_angles, view_of_box, view_of_points
+from .faces import Face, FaceFinder
+from .head_model import LEFT_EYE_CORNERS, MOUTH_CORNERS, RIGHT_EYE_CORNERS
+from .person_mask import PersonSegmenter
+from .photograph import Photo
+
+LARGEST, ALL = "largest", "all"
+MIN_FACE = 64  # pixels: smaller faces become pictures of 512 pixels without detail
+MAX_ANGLES = {"yaw": 90.0, "pitch": 80.0, "roll": 50.0}  # degrees: the published limits
+FRAME_RATIO = 1.08  # side of the final frame to that of the first, for a face from the front
+RATIO_LIMITS = (0.7, 1.3)  # around it: the published limits
+LEAST_INSIDE = 0.4  # of the frame's area that must be in the photo: more than that is not made up
+HAND_HINT = "give --pose yaw,pitch with --points or --box for a head whose face cannot be seen"
+
+
+@dataclass(frozen=True)
+class HandPose:
+    """A head that is shown by hand: yaw, pitch and roll in degrees, and where it is: points (see `HEAD_POINTS`) or a box."""
+
+    angles: tuple[float, float, float]
+    points: dict[str, tuple[float, float]] | None = None
+    box: tuple[float, float, float, float] | None = None
+
+    def view(self) -> View:
+        """The view they fit; UserError where they are no head."""
+        label = label_from_angles(*self.angles)
+        return view_of_box(label, self.box) if self.points is None else view_of_points(label, self.points)
+
+
+@dataclass(frozen=True)
+class PreparedHead:
+    """A head as the training data has it."""
+
+    image: Image.Image  # RGB
+    mask: Image.Image  # L, 255 where the person is
+    view: View
+    face: Face | None  # what was found, if it was not shown by hand
+
+    @property
+    def label(self) -> torch.Tensor:
+        """The camera [25], float32."""
+        return self.view.label
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """What came of a photo: its heads, why others were left out, and what there is to say besides."""
+
+    heads: list[PreparedHead]
+    rejected: list[str]
+    notes: list[str]
+
+
+def prepare_photo(
+    photo: Photo,
+    segmenter: PersonSegmenter,
+    finder: FaceFinder | None = None,
+    pose: HandPose | None = None,
+    which: str | int = LARGEST,
+    resolution: int = 512,
+    min_face: int = MIN_FACE,
+) -> PreparedPhoto:
+    """The heads of a photo: the one that `pose` shows, or else the faces that `finder` finds.
+
+    `which` is LARGEST, ALL or a number: 1 for the largest face, 2 for the next.  `resolution` is the side of picture and
+    mask in pixels.  The larger side of a face must be `min_face` pixels in the photo.
+    """
+    if pose is not None:
+        found: list[tuple[View, Face | None]] = [(pose.view(), None)]
+        rejected, notes = [], []
+    else:
+        if finder is None:
+            raise ValueError("without a pose, a finder is needed")
+        faces = finder.find(photo, every_size=which != LARGEST)
+        found, rejected, notes = _choose(faces, which)
+    heads = []
+    for view, face in found:
+        reason = _unfit(photo, view, face, min_face)
+        if reason is None:
+            image = photo.cut_filled(view.frame, resolution)
+            mask = segmenter.mask(image)
+            if mask is not None:
+                heads.append(PreparedHead(image, mask, view, face))
+                continue
+            reason = "the segmenter sees no person where the head is; is the photo dark or a drawing?"
+        rejected.append(reason)
+    return PreparedPhoto(heads, rejected, notes)
+
+
+def _choose(faces: list[Face], which: str | int) -> tuple[list[tuple[View, Face | None]], list[str], list[str]]:
+    """The faces that are wanted; why there is none; what the user may want to know."""
+    if not faces:
+        return [], [f"no face found; {HAND_HINT}"], []
+    if which == ALL:
+        return [(face.view, face) for face in faces], [], []
+    number = 1 if which == LARGEST else int(which)
+    if number > len(faces):
+        return [], [f"--face {number}, but only {len(faces)} found; they are counted by size"], []
+    others = f"{len(faces)} faces; took the largest (--face 2 for the next, --face all for all)"
+    notes = [others] if which == LARGEST and len(faces) > 1 else []
+    return [(faces[number - 1].view, faces[number - 1])], [], notes
+
+
+def _unfit(photo: Photo, view: View, face: Face | None, min_face: int) -> str | None:
+    """Why a head cannot be used, or None."""
+    if face is not None:
+        if face.size < min_face:
+            return f"the face is {face.size:.0f} pixels large, under {min_face}; use a larger photo or lower --min-face"
+        for (name, limit), angle in zip(MAX_ANGLES.items(), view.angles):
+            if abs(angle) > limit:
+                return f"the face is seen with a {name} of {angle:.0f} degrees, over {limit:.0f}; {HAND_HINT}"
+        pairs = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)
+        first = first_frame(*(face.landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
+        ratio = view.frame.size / first.size / FRAME_RATIO
+        if not RATIO_LIMITS[0] <= ratio <= RATIO_LIMITS[1]:
+            return f"eyes, mouth and face do not agree on the head's size (ratio {ratio:.2f}); is it a whole human face?"
+    if not all(0 <= place < length for place, length in zip(view.frame.centre, photo.size)):
+        return f"the middle of the head would be outside the photo of {photo.size[0]}x{photo.size[1]} pixels"
+    inside = photo.share_inside(view.frame)
+    if inside < LEAST_INSIDE:
+        return f"only {inside:.0%} of the head's frame is inside the photo; use one that shows the whole head"
+    return None
