@@ -17,11 +17,12 @@ IRIS_COLOURS = {
     "blue": (0.100, 0.190, 0.300),
     "grey": (0.200, 0.250, 0.280),
 }
-WHITE = (0.72, 0.68, 0.65)
+WHITE = (0.50, 0.465, 0.445)  # lids and lashes shade it more than the renderer does
 
 _IRIS_RADIUS = 0.42  # of the eyeball's
 _PUPIL_RADIUS = 0.38  # of the iris's
 _FIBRES = 23
+_MOST_YAW, _MOST_PITCH = 0.18, 0.05  # radians; beyond these the lids would have to follow
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def sample_eyes(rng: np.random.Generator, phenotype: Phenotype) -> EyeTraits:
     chances = np.array(weights) + 0.005
     return EyeTraits(
         iris=str(rng.choice(list(IRIS_COLOURS), p=chances / chances.sum())),
-        yaw=float(rng.normal(0, 0.10)),
-        pitch=float(rng.normal(0, 0.05)),
-        lashes=float(rng.uniform(0.36, 0.5) if phenotype.gender > 0.5 else rng.uniform(0.18, 0.28)),
+        yaw=float(np.clip(rng.normal(0, 0.08), -_MOST_YAW, _MOST_YAW)),
+        pitch=float(np.clip(rng.normal(0, 0.03), -_MOST_PITCH, _MOST_PITCH)),
+        lashes=float(rng.uniform(0.3, 0.42) if phenotype.gender > 0.5 else rng.uniform(0.12, 0.2)),
     )
 
 

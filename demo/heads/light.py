@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 ENVIRONMENT_SHAPE = (32, 64)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB
-CATCH_LIGHT = 0.03  # irradiance of the small lamp that glints in the eyes, as a share of all light
+CATCH_LIGHT = 0.04  # irradiance of the small lamp that glints in the eyes, as a share of all light
 _MAX_LAMP_STRENGTH = 100.0
 
 
@@ -94,7 +95,10 @@ def upright_normals(n: int = 16) -> np.ndarray:
 
 
 def environment_map(traits: LightTraits) -> np.ndarray:
-    """Radiance [32, 64, 3], float32. Upright white surfaces have a mean luminance of 1, and `traits.contrast` between them."""
+    """Radiance [32, 64, 3], float32. Upright white surfaces have a mean luminance of 1, and `traits.contrast` between them.
+
+    The mean colour on them is white but for the warmth, as a camera's white balance would make it.
+    """
     kind = LIGHT_KINDS[traits.kind]
     directions, _ = environment_directions()
     ambient = np.array(kind.ambient) * (1 + kind.slope * directions[..., 1:2])
@@ -103,7 +107,7 @@ def environment_map(traits: LightTraits) -> np.ndarray:
     strength = _strength_for_contrast(ambient, lamps, traits.contrast)
     light = ambient + strength * lamps
     light += glint * (CATCH_LIGHT * _mean_luminance(light) / max(_mean_luminance(glint), 1e-6))
-    light *= _warm(traits.warmth)
+    light *= _warm(traits.warmth) / irradiance(light, upright_normals()).mean(axis=0)
     return (light / _mean_luminance(light)).astype(np.float32)
 
 
@@ -151,7 +155,7 @@ def sample_background(rng: np.random.Generator, resolution: int) -> np.ndarray:
 
 
 def _muted_colour(rng: np.random.Generator) -> np.ndarray:
-    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.beta(1.0, 5.0), rng.uniform(0.12, 0.92)))
+    return np.array(colorsys.hsv_to_rgb(rng.random(), min(rng.beta(1.0, 5.0), 0.5), rng.uniform(0.12, 0.92)))
 
 
 def _gradient_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -168,8 +172,8 @@ def _gradient_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _scenery_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Blocks and spots of light on a small raster, which enlarging blurs into a place one cannot make out."""
-    size = int(rng.integers(6, 20))
-    noise = rng.normal(0, 0.06, (size, size, 1)) + rng.normal(0, 0.015, (size, size, 3))
+    size = int(rng.integers(8, 18))
+    noise = rng.normal(0, 0.14, (size, size, 1)) + rng.normal(0, 0.04, (size, size, 3))
     cells = np.clip(base + noise, 0, 1)
     for _ in range(int(rng.integers(2, 6))):  # furniture, trees, doors
         top, left = rng.integers(0, size, 2)
@@ -178,8 +182,8 @@ def _scenery_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         cells[top : top + height, left : left + width] = 0.35 * cells[top : top + height, left : left + width] + 0.65 * shade
     for _ in range(int(rng.integers(0, 4))):  # lamps and leaves in the sun
         row, column = rng.integers(0, size, 2)
-        cells[row, column] += rng.uniform(0.1, 0.4)
-    return np.clip(cells, 0, 1)
+        cells[row, column] += rng.uniform(0.1, 0.6)
+    return gaussian_filter(np.clip(cells, 0, 1), (1.4, 1.4, 0.0), mode="nearest")  # no cell may show its edges
 
 
 def _enlarge(cells: np.ndarray, resolution: int) -> np.ndarray:

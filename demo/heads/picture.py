@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
-import mitsuba_oidn
 import numpy as np
 
 import camera_utils
 
+from .light import LUMINANCE
 from .scene import Scene
 from .variant import mitsuba as mi
+from .variant import mitsuba_oidn
 
 MAX_DEPTH = 4  # light paths of up to three bounces
 GUIDE_SAMPLES = 8  # per pixel, for what the denoiser is shown of surfaces
@@ -17,6 +18,7 @@ GRAIN = 0.2  # share of the noisy picture that stays: without any, skin looks li
 
 _NEAR, _FAR = 0.1, 10.0  # world units
 _MAX_RADIANCE = 8.0  # brighter samples would leave spots behind that the denoiser keeps
+_SATURATION = 1.15  # cameras' colours are a little livelier than true ones
 _KNEE, _TOP = 0.55, 0.94  # linear values from which on brightness is compressed, and that it never reaches
 
 
@@ -49,8 +51,9 @@ def render_view(scene: Scene, cam2world: np.ndarray, resolution: int, spp: int, 
 
 
 def tone_map(linear: np.ndarray) -> np.ndarray:
-    """Linear values from 0 up -> sRGB in 0..1: true up to the knee, then ever flatter, so that nothing clips."""
-    linear = np.clip(linear, 0, None)
+    """Linear colours [..., 3] from 0 up -> sRGB in 0..1: straight up to the knee, then ever flatter, so that nothing clips."""
+    grey = (linear @ LUMINANCE)[..., None]
+    linear = np.clip(grey + _SATURATION * (linear - grey), 0, None)
     room, over = _TOP - _KNEE, np.maximum(linear - _KNEE, 0)
     linear = np.minimum(linear, _KNEE) + room * over / (over + room)
     return np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -32,10 +32,15 @@ TONGUE = (0.35, 0.10, 0.09)
 _SKIN_STREAM, _CLOTH_STREAM, _LEFT_EYE_STREAM, _RIGHT_EYE_STREAM = 201, 202, 203, 204
 _HAIR_STREAM, _BROW_STREAM, _BEARD_STREAM = 205, 206, 207
 
-_SKIN_BRIGHTNESS = 0.44  # linear, of skin whose albedo is _MIDDLE_ALBEDO, in the picture
+# Scenes with the same number of shapes, loaded in the same order, share their compiled kernels, which take longer to make
+# than a picture. Hardly any head has more groups of strands than these.
+_STRAND_SHAPES = 16
+_NO_STRANDS = Strands(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.full(3, 0.1))
+
+_SKIN_BRIGHTNESS = 0.46  # linear, of skin whose albedo is _MIDDLE_ALBEDO, in the picture
 _MIDDLE_ALBEDO = 0.5
-_TONE_EXPONENT = 0.65  # a camera's exposure shows dark skin lighter than it is, but still dark
-_FACE_WEIGHT = 0.5  # how far the exposure follows the light on the face; the rest is the light all around
+_TONE_EXPONENT = 0.75  # a camera's exposure shows dark skin lighter than it is, but still dark
+_FACE_WEIGHT = 0.65  # how far the exposure follows the light on the face; the rest is the light all around
 
 
 @dataclass(frozen=True)
@@ -56,13 +61,14 @@ def build_scene(template: Template, person: "Person") -> Scene:
     scene = {"type": "scene", "light": {"type": "envmap", "bitmap": mi.Bitmap(environment)}}
     skin = Mesh(head.fine, template.fine_faces, skin_colours(template, person, _stream(person, _SKIN_STREAM)))
     scene["skin"] = _surface("skin", skin, place, _skin_material(person.skin.roughness))
-    scene["cloth"] = _surface("cloth", cloth, place, _cloth_material())
+    scene["cloth"] = _surface("cloth", cloth, place, _thin(sheen=0.5))
     scene |= _eyes_and_mouth(template, head, person)
     strands = grow_hair(template, head, person.hair, cloth, _stream(person, _HAIR_STREAM))
     strands += _facial_hair(template, head, person)
+    strands += [_NO_STRANDS] * (_STRAND_SHAPES - len(strands))
     for number, group in enumerate(strands):
-        scene[f"strands{number}"] = _curves(group, place)
-    return Scene(mi.load_dict(scene), head, exposure(environment, np.array(person.skin.tone)))
+        scene[f"strands{number:02}"] = _curves(group, place)
+    return Scene(mi.load_dict(scene, parallel=False), head, exposure(environment, np.array(person.skin.tone)))
 
 
 def exposure(environment: np.ndarray, tone: np.ndarray) -> float:
@@ -84,7 +90,7 @@ def _eyes_and_mouth(template: Template, head: Head, person: "Person") -> dict[st
         eye = eye_mesh(template, head, person.eyes, side, _stream(person, stream))
         shapes[f"{side}_eye"] = _surface(f"{side}_eye", eye, head.placement, _glossy(_VERTEX_COLOUR, 0.12))
         lashes = _part(template, head, f"{side}_lashes", np.array(person.hair.colour) * 0.4, person.eyes.lashes)
-        shapes[f"{side}_lashes"] = _surface(f"{side}_lashes", lashes, head.placement, _cloth_material())
+        shapes[f"{side}_lashes"] = _surface(f"{side}_lashes", lashes, head.placement, _thin(sheen=0.0))
     for part, colour in (("upper_teeth", TEETH), ("lower_teeth", TEETH), ("tongue", TONGUE)):
         mesh = _part(template, head, part, np.array(colour))
         shapes[part] = _surface(part, mesh, head.placement, _glossy(_VERTEX_COLOUR, 0.25))
@@ -110,19 +116,19 @@ def _skin_material(roughness: float) -> dict[str, Any]:
         "type": "principled",
         "base_color": _VERTEX_COLOUR,
         "roughness": roughness,
-        "specular": 0.45,
+        "specular": 0.28,
         "flatness": 0.4,  # light that goes in here and comes out there makes skin look soft
-        "sheen": 0.08,
+        "sheen": 0.03,
     }
 
 
 def _glossy(colour: dict[str, Any], roughness: float) -> dict[str, Any]:
-    return {"type": "principled", "base_color": colour, "roughness": roughness, "specular": 0.55}
+    return {"type": "principled", "base_color": colour, "roughness": roughness, "specular": 0.4}
 
 
-def _cloth_material() -> dict[str, Any]:
-    """Rough, the same from both sides, and as transparent as the mesh says; lashes are made of it too."""
-    surface = {"type": "principled", "base_color": _VERTEX_COLOUR, "roughness": 0.85, "specular": 0.2, "sheen": 0.5}
+def _thin(sheen: float) -> dict[str, Any]:
+    """Cloth or lashes: rough, the same from both sides, and as transparent as the mesh says."""
+    surface = {"type": "principled", "base_color": _VERTEX_COLOUR, "roughness": 0.85, "specular": 0.2, "sheen": sheen}
     opacity = {"type": "mesh_attribute", "name": "vertex_opacity"}
     return {"type": "mask", "opacity": opacity, "bsdf": {"type": "twosided", "bsdf": surface}}
 
@@ -156,7 +162,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 def _curves(strands: Strands, place: Placement) -> Any:
     """Strands as cones end to end, which look like the smooth curves at this size, and load and render faster."""
     points = np.concatenate([place.to_world(strands.points), strands.radii[..., None] * place.scale], axis=2)
-    points = np.concatenate([points.astype(np.float32), _hidden_strand(points)])
+    points = np.concatenate([points.astype(np.float32), _hidden_strand(points.shape[1])])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "strands.txt"
         shown = points if mi.variant() == "scalar_rgb" else points[:1]
@@ -172,10 +178,9 @@ def _curves(strands: Strands, place: Placement) -> Any:
     return shape
 
 
-def _hidden_strand(points: np.ndarray) -> np.ndarray:
+def _hidden_strand(k: int) -> np.ndarray:
     """One more strand [1, k, 4], inside the head. The tip of a shape's last strand may by rounding count as past its end,
     which would end the process; nothing reaches this one's."""
-    k = points.shape[1]
     strand = np.zeros((1, k, 4), np.float32)
     strand[..., 1] = -0.02 + 0.001 * np.arange(k)
     strand[..., 2], strand[..., 3] = -0.05, 1e-5

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtr
 
 from .facial_hair import BEARDS, beard_colour, beard_cover, brow_colour
 from .geometry import smoothstep, value_noise
@@ -29,6 +30,7 @@ SKIN_TONES = np.array(
 LIPSTICKS = ((0.42, 0.06, 0.07), (0.50, 0.14, 0.13), (0.35, 0.08, 0.12), (0.46, 0.20, 0.17))
 INSIDE_MOUTH = (0.20, 0.04, 0.035)
 
+_MEAN_SCORE, _SCORE_DEVIATION = 0.28, 0.23  # of the sum that melanin is drawn from, over all phenotypes
 _SHORT_STYLES = ("buzz", "crop")  # the scalp shows through these
 
 
@@ -53,14 +55,14 @@ class SkinTraits:
 
 def sample_skin(rng: np.random.Generator, phenotype: Phenotype) -> SkinTraits:
     """Skin of a phenotype; over many people the melanin is spread evenly over the whole range."""
-    melanin = 0.08 + 0.72 * phenotype.african + 0.3 * phenotype.asian + 0.04 * phenotype.caucasian
-    melanin = float(np.clip(melanin + rng.normal(0, 0.13), 0, 1))
+    score = 0.64 * phenotype.african + 0.22 * phenotype.asian + rng.normal(0, 0.13)
+    melanin = float(ndtr((score - _MEAN_SCORE) / _SCORE_DEVIATION))  # a distribution function makes any law an even one
     tone = skin_tone(melanin) * rng.uniform(0.95, 1.05, 3)
     lipstick = LIPSTICKS[rng.integers(len(LIPSTICKS))]
     return SkinTraits(
         melanin=melanin,
         tone=tuple(float(value) for value in tone),
-        roughness=float(rng.uniform(0.42, 0.55)),
+        roughness=float(rng.uniform(0.45, 0.58)),
         redness=float(rng.uniform(0.35, 1.1)),
         freckles=float(rng.uniform(0.4, 1) * (rng.random() < 0.35 * (1 - melanin))),
         blotches=float(rng.uniform(0.6, 1.2) + 0.5 * max(0.0, phenotype.age - 0.75)),
@@ -129,7 +131,7 @@ def _grain(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.ra
     blotches = value_noise(points, 0.02, rng)[:, None]
     mottling = value_noise(points, 0.004, rng, octaves=2)[:, None]
     pores = rng.normal(0, 1, (len(points), 1))
-    return colours * (1 + skin.blotches * (0.07 * blotches + 0.05 * mottling * [0.7, 1.0, 1.1]) + 0.03 * pores)
+    return colours * (1 + skin.blotches * (0.07 * blotches + 0.05 * mottling * [0.7, 1.0, 1.1]) + 0.06 * pores)
 
 
 def _spots(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.random.Generator) -> np.ndarray:

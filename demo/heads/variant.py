@@ -1,4 +1,4 @@
-"""Which of mitsuba's variants to render with: compiled by LLVM where a version is found that works, else the plain one."""
+"""The renderer: mitsuba, compiling by LLVM where a version is found that works, else its plain variant; and its denoiser."""
 
 import os
 import re
@@ -8,8 +8,11 @@ from dnnlib.util import UserError
 
 try:
     import mitsuba
+    import mitsuba_oidn
 except ImportError:
     raise UserError("rendering heads needs mitsuba and mitsuba-oidn: pip install 'multi_pose[heads]'") from None
+
+__all__ = ["find_llvm", "mitsuba", "mitsuba_oidn", "select_variant"]
 
 OLDEST_LLVM = 17  # 15 and 16 abort the process in the middle of a kernel
 LLVM_FOLDERS = (
