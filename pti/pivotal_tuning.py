@@ -75,7 +75,8 @@ class Tuning:
 
     def steps(self) -> Iterator[Step]:
         """Do the steps one after the other, fewer where they bring nothing any more (`early_stop`)."""
-        anchors = self._record()
+        with draws_of_step(self.device, self.settings.seed, step=0):
+            anchors = self._record()
         # The mapping networks are not asked: the latent is given.
         weights = [parameter for name, parameter in self.G.named_parameters() if "mapping" not in name]
         for parameter in weights:

@@ -58,7 +58,8 @@ def w_statistics(G: TriPlaneGenerator, samples: int) -> WStatistics:
     """Statistics of w over `samples` z of ``RandomState(123)``, conditioned on the frontal camera."""
     device = inference.device_of(G)
     z = torch.from_numpy(np.random.RandomState(W_SEED).randn(samples, G.z_dim)).to(device, torch.float32)
-    frontal = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device)
+    with draws_of_step(device, W_SEED, step=0):  # cameras are drawn, though without deviation
+        frontal = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device)
     w = torch.cat([G.mapping(part, frontal.expand(len(part), -1))[:, 0] for part in z.split(W_BATCH)])
     mean = w.mean(dim=0)
     deviation = (w - mean).square().sum(dim=1).mean().sqrt().item()

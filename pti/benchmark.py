@@ -1,0 +1,206 @@
+"""How good inversion is, on heads that are known from all sides: inverted from the front, looked at from everywhere.
+
+The data set is that of `demo/render_heads.py --fixed-views true`: a folder (in `img` and `seg`) for each head.
+"""
+
+import dataclasses
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import click
+import numpy as np
+import torch
+
+import camera_utils
+from dnnlib import UserError, cli
+from dnnlib.util import atomic_path, make_output_dir
+from pti.inversion import Machine, prepare
+from pti.perceptual import load_perceptual, ssim
+from pti.pivotal_tuning import Tuning
+from pti.pose import moved
+from pti.projector import Pivot, Projection
+from pti.rendering import rays_start_at_head
+from pti.results import digest_of_network
+from pti.settings import ProjectionSettings, TuningSettings
+from pti.targets import Target, TargetSource
+from torch_utils.device import select_device
+from training import inference
+from training.triplane import TriPlaneGenerator
+
+# Variant -> what it sets otherwise than the published way, in projection and in tuning.
+VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "published": ({}, {}),
+    "w": (dict(space="w"), {}),
+    "mask": (dict(mask=True), dict(mask=True)),
+    "refine-pose": (dict(refine_pose=True), {}),
+    "locality": ({}, dict(locality=0.1)),
+    "back-prior": ({}, dict(back_prior=0.1)),
+    "early-stop": (dict(early_stop=50), dict(early_stop=50)),
+    "optimize-noise": (dict(optimize_noise=True), {}),
+    "two-views": ({}, {}),
+    "all": (dict(mask=True, refine_pose=True), dict(mask=True, locality=0.1, back_prior=0.1)),
+}
+PUBLISHED = dict(locality=0.0, back_prior=0.0)  # of the tuning
+SECOND_YAW = 60.0  # degrees, of the second photo of `two-views`
+SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # degrees of |yaw|, the end of each
+INPUT = "input"
+METRICS = ("psnr", "ssim", "iou")
+GREY = 0.0  # in [-1, 1]: what heads are compared before, each cut out by its own mask
+HEAD_LEVEL = 0.5  # of masks, for the intersection over the union
+
+
+@torch.no_grad()
+def compare(seen: dict[str, torch.Tensor], truth: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
+    """PSNR (dB), SSIM and the masks' IoU of a generated view and the true one [1, 3, H, H] with its mask [1, 1, H, H].
+
+    Both heads are set before grey.  A network without masks is cut out by the true one, and has no IoU.
+    """
+    opacity = seen.get("image_mask")
+    if opacity is None:
+        opacity, iou = mask, float("nan")
+    else:
+        opacity = torch.nn.functional.interpolate(opacity, size=mask.shape[-2:], mode="bilinear").clamp(0, 1)
+        ours, true = opacity > HEAD_LEVEL, mask > HEAD_LEVEL
+        iou = ((ours & true).sum() / (ours | true).sum().clamp(min=1)).item()
+    grey = torch.full_like(truth, GREY)
+    ours, true = (grey.lerp(picture.clamp(-1, 1), cut) / 2 + 0.5 for picture, cut in ((seen["image"], opacity), (truth, mask)))
+    error = (ours - true).square().mean().clamp(min=1e-10)
+    return dict(psnr=(-10 * error.log10()).item(), ssim=ssim(ours, true).mean().item(), iou=iou)
+
+
+def look_round(G: TriPlaneGenerator, pivot: Pivot, views: Target) -> list[dict[str, float]]:
+    """`compare` for each of the true `views`, whose cameras are corrected as the first photo's was."""
+    face = prepare(G, pivot)
+    labels = moved(views.labels, pivot.motion[:1])
+    with rays_start_at_head(G):
+        seen = inference.views(G, face, labels.split(1))
+        return [compare(*view) for view in zip(seen, views.images.split(1), views.masks.split(1))]
+
+
+def sector(yaw: float, is_input: bool) -> str:
+    """The column that a view of `yaw` degrees belongs in."""
+    return INPUT if is_input else next(name for name, end in SECTORS if abs(yaw) <= end + 1e-3)
+
+
+def heads_of(source: TargetSource) -> dict[str, list[int]]:
+    """The numbers of each head's photos, by the name of its folder; UserError if there are no such folders."""
+    heads: dict[str, list[int]] = {}
+    for index, name in enumerate(source.names):
+        heads.setdefault(str(PurePosixPath(name).parent), []).append(index)
+    if "." in heads:
+        raise UserError("--data needs a folder for each head, as demo/render_heads.py makes them")
+    return heads
+
+
+def run_variant(
+    G: TriPlaneGenerator, variant: str, views: Target, perceptual: torch.nn.Module, steps: int, tuning_steps: int, seed: int
+) -> dict[str, dict[str, list[float]]]:
+    """Invert one head from its most frontal view: stage -> metric -> the value of each of its `views`."""
+    yaws, front = _angles(views)
+    chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if variant == "two-views" else [front]
+    photos = dataclasses.replace(views, images=views.images[chosen], masks=views.masks[chosen], labels=views.labels[chosen])
+    of_projection, of_tuning = VARIANTS[variant]
+    projection = Projection(G, photos, perceptual, ProjectionSettings(steps=steps, seed=seed, **of_projection))
+    for _ in cli.progress(projection.steps(), total=steps, desc=f"{variant}: projection", leave=False):
+        pass
+    pivot = projection.result()
+    found = dict(before=look_round(G, pivot, views))
+    settings = TuningSettings(steps=tuning_steps, seed=seed, **{**PUBLISHED, **of_tuning})
+    tuning = Tuning(G, photos, pivot, perceptual, settings)
+    with tuning.borrowed():
+        for _ in cli.progress(tuning.steps(), total=tuning_steps, desc=f"{variant}: tuning", leave=False):
+            pass
+        found["after"] = look_round(G, pivot, views)
+    return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
+
+
+def table(records: dict[str, dict[str, Any]], variants: list[str]) -> list[str]:
+    """Lines with PSNR / SSIM / IoU before and after tuning of each variant, a column for each sector of the yaw.
+
+    `records` are those of all heads: ``VARIANT/HEAD`` -> yaws, which view was the input, and what `run_variant` gave.
+    """
+    columns = [INPUT, *(name for name, _ in SECTORS)]
+    lines = ["PSNR dB / SSIM / mask IoU by |yaw| in degrees", "  ".join([f"{'':24}", *(f"{name:>17}" for name in columns)])]
+    for variant in variants:
+        mine = [record for key, record in records.items() if key.split("/")[0] == variant]
+        for stage in ("before", "after") if mine else ():
+            cells = []
+            for column in columns:
+                chosen = [
+                    [record[stage][metric][index] for metric in METRICS]
+                    for record in mine
+                    for index, yaw in enumerate(record["yaws"])
+                    if sector(yaw, index == record["input"]) == column
+                ]
+                means = np.mean(chosen, axis=0) if chosen else [float("nan")] * 3
+                cells.append(f"{means[0]:5.2f}/{means[1]:.3f}/{means[2]:.3f}".rjust(17))
+            lines.append("  ".join([f"{f'{variant}, {stage}':24}", *cells]))
+    return lines
+
+
+def _angles(views: Target) -> tuple[torch.Tensor, int]:
+    """Yaws of the views in degrees, and which is the most frontal."""
+    angles = camera_utils.yaw_pitch_roll_degrees(views.labels.cpu())
+    return angles[:, 0], int(angles[:, :2].norm(dim=1).argmin())
+
+
+@cli.command()
+@click.option("--network", help="Network file or URL", metavar="PKL", required=True)
+@click.option("--data", help="Held-out heads: img and seg, with a folder for each head", metavar="DIR", required=True)
+@click.option("--outdir", help="Where benchmark.json and benchmark.txt are kept", metavar="DIR", required=True)
+@click.option("--variants", help="Which ways to try", type=cli.Names(VARIANTS), default=",".join(VARIANTS))
+@click.option("--heads", help="How many heads  [default: all]", type=click.IntRange(min=1))
+@click.option("--num-steps", help="Steps of the projection", type=click.IntRange(min=1), default=ProjectionSettings.steps)
+@click.option("--num-steps-pti", help="Steps of the tuning", type=click.IntRange(min=0), default=TuningSettings.steps)
+@click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=ProjectionSettings.seed)
+@click.option("--vgg", help="VGG16, as TorchScript or state dict", metavar="PATH|URL")
+@click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
+@click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
+def main(network, data, outdir, variants, heads, num_steps, num_steps_pti, seed, vgg, trust_pickle, device) -> None:
+    """Invert known heads from their frontal view, and compare all views with the truth, with and without each option.
+
+    What was measured stays in OUTDIR/benchmark.json: the same command goes on from there.
+
+    \b
+    python -m pti.benchmark --network models/heads-128.pkl --data heldout --outdir out/benchmark
+    """
+    machine = Machine(select_device(device), trust_pickle)
+    source = TargetSource(data)
+    groups = dict(list(heads_of(source).items())[:heads])
+    perceptual = load_perceptual(vgg, device=machine.device)
+    G = machine.load(network)
+    path = make_output_dir(outdir) / "benchmark.json"
+    asked = dict(network=digest_of_network(G), steps=[num_steps, num_steps_pti], seed=seed, vgg=vgg)
+    records = _read(path, asked)
+    todo = [(variant, head) for variant in variants for head in groups if f"{variant}/{head}" not in records]
+    for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
+        views = source.load(groups[head], G.img_resolution).to(machine.device)
+        if views.masks is None:
+            raise UserError(f"{data} has no masks beside its photos: give the folder that holds img and seg")
+        yaws, front = _angles(views)
+        found = run_variant(G, variant, views, perceptual, num_steps, num_steps_pti, seed)
+        records[f"{variant}/{head}"] = dict(yaws=yaws.tolist(), input=front, **found)
+        with atomic_path(path) as temporary:
+            temporary.write_text(json.dumps(dict(asked=asked, records=records)) + "\n", encoding="utf-8")
+    lines = table({key: record for key, record in records.items() if key.split("/", 1)[1] in groups}, variants)
+    with atomic_path(path.with_suffix(".txt")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
+
+
+def _read(path: Path, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The records in benchmark.json, if there is one; UserError if they are of something else."""
+    if not path.exists():
+        return {}
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["asked"] == asked:
+            return stored["records"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"{path} is of another network or other steps; choose another --outdir")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,260 @@
+"""Meshes: triangles on a raster, pieces that do not overlap, colours in their places, and a .glb that others open."""
+
+import json
+import math
+import struct
+
+import numpy as np
+import pytest
+import torch
+
+import camera_utils
+from dnnlib import UserError
+from pti import atlas, bake, head_file, raster
+from pti.bake import Shot, Surface
+from training import inference, shapes
+
+RADIUS = 0.25
+
+
+def lattice(resolution=40, ear=True):
+    """Densities of a ball in the box of side 1, with a thin flap beside it that hides a part of it from the side."""
+    axis = np.linspace(-0.5, 0.5, resolution)
+    x, y, z = np.meshgrid(axis, axis, axis, indexing="ij")
+    densities = 400 * (RADIUS - np.sqrt(x**2 + y**2 + z**2))
+    if ear:
+        flap = 400 * (0.03 - np.maximum(np.abs(x - 0.31), np.maximum(np.abs(y) - 0.05, np.abs(z) - 0.05)))
+        bridge = 400 * (0.03 - np.maximum(np.abs(x - 0.28), np.maximum(np.abs(y) - 0.0, np.abs(z - 0.05) - 0.0)))
+        densities = np.maximum(densities, np.maximum(flap, bridge))
+    return (densities + shapes.DEFAULT_LEVEL).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def surface():
+    pytest.importorskip("skimage")
+    return head_file.head_surface(lattice(), 1.0)
+
+
+def all_hits(corners, height, width, **kwargs):
+    parts = [np.concatenate(part) for part in zip(*raster.rasterize(np.asarray(corners, float), height, width, **kwargs))]
+    return raster.Hits(*parts)
+
+
+# Raster
+
+
+def test_pixel_centres_inside_a_triangle():
+    hits = all_hits([[[0, 0], [4, 0], [0, 4]]], 5, 5)
+    found = set(zip(hits.rows.tolist(), hits.columns.tolist()))
+    assert found == {(row, column) for row in range(4) for column in range(4) if row + column + 1 <= 4}
+    places = (np.array([[0, 0], [4, 0], [0, 4]])[None] * hits.weights[..., None]).sum(axis=1)
+    np.testing.assert_allclose(places, np.stack([hits.columns, hits.rows], axis=1) + 0.5, atol=1e-9)
+
+
+def test_triangles_off_the_raster_and_without_area_are_left_out():
+    corners = [[[-9, -9], [-5, -9], [-9, -5]], [[1, 1], [2, 2], [3, 3]], [[7, 7], [9, 7], [7, 9]], [[2, 2], [9, 2], [2, 9]]]
+    hits = all_hits(corners, 4, 4)
+    assert set(hits.faces.tolist()) == {3} and len(hits.rows) == 4
+
+
+def test_parts_of_a_raster_make_the_whole(monkeypatch):
+    corners = np.random.RandomState(0).uniform(0, 20, [30, 3, 2])
+    whole = all_hits(corners, 20, 20)
+    monkeypatch.setattr(raster, "CHUNK", 50)
+    parts = all_hits(corners, 20, 20)
+    assert all(np.array_equal(a, b) for a, b in zip(whole, parts))
+
+
+def test_depth_is_that_of_a_slanted_plane():
+    label = camera_utils.orbit_label(0.0, 0.0)
+    vertices = np.array([[-1, -1, 0.4], [1, -1, -0.4], [1, 1, -0.4], [-1, 1, 0.4]])  # z = -0.4 x
+    buffer = raster.depth_buffer(label, vertices, np.array([[0, 1, 2], [0, 2, 3]]), 32)
+    slope = ((np.arange(32) + 0.5) / 32 - 0.5) / camera_utils.DEFAULT_FOCAL  # x over depth
+    np.testing.assert_allclose(buffer[16], 2.7 / (1 - 0.4 * slope), rtol=1e-4)
+
+
+def test_the_nearer_triangle_hides_the_farther():
+    label = camera_utils.orbit_label(0.0, 0.0)
+    square = np.array([[-1, -1, 0], [1, -1, 0], [0, 1, 0]], dtype=float)
+    vertices = np.concatenate([square + [0, 0, 0.2], square - [0, 0, 0.2]])
+    for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
+        assert raster.depth_buffer(label, vertices, np.array(faces), 9)[4, 4] == pytest.approx(2.5, abs=1e-4)
+
+
+# Atlas
+
+
+def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
+    size = 256
+    unfolded = atlas.unfold(surface.vertices, surface.faces, size)
+    hits = all_hits(unfolded.corners, size, size, edge=atlas.INSIDE)
+    assert len(np.unique(hits.rows * size + hits.columns)) == len(hits.rows)
+    assert unfolded.corners.min() >= atlas.PADDING - 1e-6 and unfolded.corners.max() <= size - atlas.PADDING + 1e-6
+    # Pieces are flat projections of one scale: no edge grows, and on the whole little is lost.
+    edges = np.linalg.norm(np.diff(surface.vertices[surface.faces][:, [0, 1, 2, 0]], axis=1), axis=2)
+    flat = np.linalg.norm(np.diff(unfolded.corners[:, [0, 1, 2, 0]], axis=1), axis=2)
+    scale = (flat / edges).max()
+    assert flat.sum() > 0.75 * scale * edges.sum()
+    assert len(np.unique(unfolded.pieces)) < 60
+
+
+def test_pieces_that_cannot_fit_are_refused():
+    with pytest.raises(ValueError, match="do not fit on 8 texels"):
+        atlas._pack(np.full([9, 2], 0.1), 8)
+
+
+# Surface
+
+
+def test_surface_is_closed_and_what_floats_is_left_out(surface):
+    trimesh = pytest.importorskip("trimesh")
+    densities = lattice(ear=False)
+    densities[6:8, 6:8, 6:8] = 100  # a speck in a corner
+    alone = head_file.head_surface(densities, 1.0)
+    assert np.linalg.norm(alone.vertices, axis=1).max() < RADIUS + 0.02
+    for found in (alone, surface):
+        mesh = trimesh.Trimesh(found.vertices, found.faces, process=False)
+        assert mesh.is_watertight and mesh.volume > 0
+    np.testing.assert_allclose((alone.normals * alone.vertices).sum(axis=1), RADIUS, atol=0.03)  # outward
+
+
+def test_a_speck_is_no_head():
+    pytest.importorskip("skimage")
+    with pytest.raises(UserError, match="no surface at density"):
+        head_file.head_surface(np.full([16, 16, 16], -5.0, dtype=np.float32), 1.0, level=1.0)
+
+
+# Colours
+
+
+@pytest.fixture
+def painted(monkeypatch):
+    """A stand-in for generator and face: views show flat grey, the field is black."""
+    monkeypatch.setattr(bake, "_generated", lambda G, face: [])
+    monkeypatch.setattr(bake, "vertex_colors", lambda G, face, points: np.zeros([len(points), 3], dtype=np.uint8))
+
+
+def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
+    """A photo that shows each pixel's place: texels get the colours of their projections in front, the field's behind."""
+    size = 64
+    ramp = torch.linspace(-1, 1, size)
+    image = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size), torch.ones(size, size)])[None]
+    label = camera_utils.orbit_label(0.0, 0.0)
+    shot = Shot(image, torch.ones(1, 1, size, size), label, is_photo=True)
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 128)
+    picture = bake.texture(None, None, surface, unfolded, [shot])
+    hits = all_hits(unfolded.corners, 128, 128)
+    points = (surface.vertices[surface.faces[hits.faces]] * hits.weights[..., None]).sum(axis=1)
+    colors = picture[hits.rows, hits.columns].astype(float)
+    front, back = points[:, 2] > 0.2, points[:, 2] < -0.05
+    places, _ = raster.project(label, points)
+    expected = (places * size - 0.5) / (size - 1) * 255
+    np.testing.assert_allclose(colors[front][:, :2], expected[front], atol=3)
+    assert (colors[front][:, 2] == 255).all() and (colors[back] == 0).all()
+
+
+def test_what_is_hidden_is_not_coloured_by_the_photo(painted):
+    """A ball behind a plate that covers it."""
+    pytest.importorskip("skimage")
+    ball = head_file.head_surface(lattice(ear=False), 1.0)
+    plate = np.array([[-1, -1, 0.4], [1, -1, 0.4], [1, 1, 0.4], [-1, 1, 0.4]], dtype=float)
+    both = Surface(
+        np.concatenate([ball.vertices, plate]),
+        np.concatenate([ball.faces, np.array([[0, 1, 2], [0, 2, 3]]) + len(ball.vertices)]),
+        np.concatenate([ball.normals, np.tile([0.0, 0.0, 1.0], [4, 1])]),
+    )
+    label = camera_utils.orbit_label(0.0, 0.0)
+    shot = Shot(torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32), label, is_photo=True)
+    _, weight = bake._from_camera(shot, both, both.vertices, both.normals)
+    assert (weight[: len(ball.vertices)] == 0).all()
+    _, weight = bake._from_camera(shot, ball, ball.vertices, ball.normals)
+    assert (weight > 0).any()
+
+
+# Files
+
+
+def read_glb(path):
+    data = path.read_bytes()
+    length = struct.unpack("<I", data[12:16])[0]
+    return json.loads(data[20 : 20 + length])
+
+
+def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    label = camera_utils.orbit_label(0.5, -0.2)
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
+    picture = np.random.RandomState(0).randint(0, 255, [64, 64, 3]).astype(np.uint8)
+    head_file.save_glb(surface, unfolded, picture, label, tmp_path / "head.glb")
+    scene = trimesh.load(tmp_path / "head.glb")
+    (mesh,) = scene.geometry.values()
+    np.testing.assert_allclose(
+        mesh.bounds, [f(surface.vertices, axis=0) * head_file.METRES for f in (np.min, np.max)], atol=1e-6
+    )
+    assert np.array_equal(np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")), picture)
+    assert len(mesh.faces) == len(surface.faces)
+    closed = mesh.copy()
+    closed.merge_vertices(merge_tex=True, merge_norm=True)
+    assert closed.is_watertight
+    content = read_glb(tmp_path / "head.glb")
+    (camera,) = [node for node in content["nodes"] if "camera" in node]
+    perspective = content["cameras"][0]["perspective"]
+    assert 0.5 / math.tan(perspective["yfov"] / 2) == pytest.approx(camera_utils.DEFAULT_FOCAL, rel=1e-4)
+    pose = np.array(camera["matrix"]).reshape(4, 4).T
+    np.testing.assert_allclose(pose[:3, 3], label[0, camera_utils.POSITION_ENTRIES] * head_file.METRES, atol=1e-6)
+    np.testing.assert_allclose(pose[:3, :3] @ [0, 0, -1], -pose[:3, 3] / np.linalg.norm(pose[:3, 3]), atol=1e-5)
+
+
+def test_a_corner_finds_its_texel_in_the_file(surface, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
+    head_file.save_glb(surface, unfolded, np.zeros([64, 64, 3], np.uint8), camera_utils.orbit_label(0, 0), tmp_path / "a.glb")
+    (mesh,) = trimesh.load(tmp_path / "a.glb").geometry.values()
+    uv = np.asarray(mesh.visual.uv)[mesh.faces]
+    expected = unfolded.corners / 64
+    np.testing.assert_allclose(np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.1])
+def test_silhouette_from_the_labels_camera_is_the_mask(generator, monkeypatch, yaw):
+    """A generator whose field is a ball beside the origin: its mask and its mesh cover the same pixels."""
+    pytest.importorskip("skimage")
+    centre = torch.tensor([0.1, 0.05, -0.05])
+
+    def ball(grids, points, density_noise=0):
+        density = 1000 * (0.18 - (points - centre).norm(dim=-1, keepdim=True)) + shapes.DEFAULT_LEVEL
+        return density, (points + 0.5).repeat(1, 1, 11)[..., :32]
+
+    monkeypatch.setattr(generator, "query", ball)
+    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution", 48)
+    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution_importance", 48)
+    monkeypatch.setattr(generator, "neural_rendering_resolution", 64)
+    face = inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
+    label = camera_utils.orbit_label(yaw, -0.2)
+    mask = inference.render(generator, face, label)["image_mask"][0, 0].numpy() > 0.5
+    surface = head_file.head_surface(shapes.density_grid(generator, face, 64), 1.0)
+    silhouette = np.isfinite(raster.depth_buffer(label, surface.vertices, surface.faces, 64))
+    assert (mask & silhouette).sum() / (mask | silhouette).sum() > 0.95
+    assert 0.02 < mask.mean() < 0.6
+
+
+def test_head_files_of_every_format(generator, monkeypatch, tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    pytest.importorskip("skimage")
+    surface = head_file.head_surface(lattice(24, ear=False), 1.0)
+    face = inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
+    monkeypatch.setattr(head_file, "TEXELS_PER_PIXEL", 1)
+    for suffix in shapes.MESH_FORMATS:
+        path = tmp_path / f"head{suffix}"
+        head_file.save_head(generator, face, surface, path, [], camera_utils.orbit_label(0, 0))
+        mesh = trimesh.load(path, force="mesh", process=False)
+        assert mesh.extents.max() == pytest.approx(2 * RADIUS * head_file.METRES, rel=0.03)
+
+
+def test_shots_without_masks_take_the_generators():
+    images, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 25)
+    seen = [torch.full([1, 1, 4, 4], 0.5)] * 2
+    assert [shot.mask.shape[-1] for shot in bake.photo_shots(images, None, labels, seen)] == [4, 4]
+    assert [shot.mask.shape[-1] for shot in bake.photo_shots(images, torch.ones(2, 1, 8, 8), labels, seen)] == [8, 8]
+    assert bake.head_mask(dict(image_raw=torch.zeros(1, 3, 4, 4))).shape == (1, 1, 4, 4)
+    assert bake.head_mask(dict(image_mask=seen[0])) is seen[0]
