@@ -27,9 +27,12 @@ _CLOTH_THICKNESS = 0.013
 # The frame of the pictures in world units: hair further out than `_HELD_FROM` of it is drawn in, more and more.
 _FRAME_RADIUS, _FRAME_HEIGHT = 0.285, 0.29
 _HELD_FROM = 0.84
+_SHARPEST_TURN = 0.03  # metres: radius of the body's curvature where its side next to a strand is guessed
 _LOCKS = 0.03  # metres across the scalp over which curls keep in step
 _ROUNDNESS = 2.6  # exponent of the frame's shape: 2 an ellipsoid, more a box
-_SKULL_REACH = 0.93  # a skull that fills the frame further than this by itself gets a larger one
+# A skull that fills more than this of the frame gets a larger one: up to what pictures show, and then as little as goes.
+_SKULL_REACH, _LEAST_SKULL_REACH = 0.93, 0.98
+_LARGEST_ROOM = 1.05
 
 # The part of the space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
 _FACE_HEIGHTS = [-0.2, -0.06, 0.0, 0.035, 0.06, 0.08]
@@ -51,14 +54,14 @@ class Site:
         self.room = 1.0
         skull = self.vertices[self.vertices[:, 1] > self.eye[1]]
         skull_reach = self.reach(self.placement.to_world(skull)).max()
-        self.room = max(1.0, skull_reach / _SKULL_REACH)
+        self.room = max(1.0, min(skull_reach / _SKULL_REACH, _LARGEST_ROOM), skull_reach / _LEAST_SKULL_REACH)
         self.volume = float(np.interp(skull_reach, [0.90, 1.10], [1.0, 0.35]))  # how full hair may be in what the skull leaves
 
     def settle(self, points: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] from skin or
         cloth and normals [n, 3] there.
         """
-        thickness = 0.0
+        thickness = np.zeros(len(points))
         if self.cloth is None:
             thickness = _CLOTH_THICKNESS * smoothstep(0.0, -0.012, points[:, 1] - self.eye[1] - _COLLAR)
             margin = margin + thickness
@@ -66,7 +69,7 @@ class Site:
         held = self.hold_in_frame(points)
         moved = np.abs(held - points).max(axis=1) > 1e-5
         if moved.any():
-            thin = 0.5 * margin[moved]  # so that the layers of hair stay apart
+            thin = (0.5 * (margin + thickness))[moved]  # so that the layers of hair stay apart
             held[moved], distances[moved], normals[moved] = self.body.push_out(held[moved], thin)
         low = held[:, 1] < self.eye[1] - 0.06
         if self.cloth is not None and low.any():
@@ -111,10 +114,13 @@ class ScalpPoints:
 
 @dataclass(frozen=True)
 class Guides:
-    """Guide strands [n, k, 3], their distances [n, k] from the body, and the fractional points [n] where they are cut."""
+    """Guide strands [n, k, 3], their distances [n, k] from the body with its normals there [n, k, 3], and the fractional
+    points [n] where they are cut.
+    """
 
     points: np.ndarray
     clearance: np.ndarray
+    normals: np.ndarray
     ends: np.ndarray
 
 
@@ -142,6 +148,7 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
 
     points = np.zeros((n, steps, 3))
     clearance = np.zeros((n, steps))
+    outward = np.zeros((n, steps, 3))
     points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
     here, normals, distances = roots.points.copy(), roots.normals, np.zeros(n)
     first = style.lift * normals + 0.5 * style.comb * comber.direction(here, normals) + rng.normal(0, 0.1, (n, 3))
@@ -150,11 +157,11 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
     for step in range(1, steps):
         pull = style.comb * (1.0 if style.combing == "tie" else max(1 - step / (0.55 * steps), 0))
         weight = style.gravity * np.clip(step / (0.2 * steps), 0.2, 1)
-        goal = pull * comber.direction(here, normals) + weight * comber.fall(here, normals, distances) + 0.03 * own_way
+        goal = pull * comber.direction(here, normals) + weight * comber.fall(here, normals, distances) + 0.05 * own_way
         goal -= normals * (style.cling * np.clip((distances - margin) / 0.01, 0, 1))[:, None]
         heading = unit(heading + bend * goal)
         there = here + heading * stride
-        if style.length_top > 0.05 and style.combing != "tie":
+        if style.length_top > 0.05:
             there, ends = keep_off_face(there, step, ends, style, traits, site, roots.azimuth)
         there, distances, normals = site.settle(there, np.maximum(margin * min(1, step / 3), SKIN_MARGIN))
         # The step keeps its length, and part of the turn the obstacles gave it.
@@ -162,9 +169,9 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
         there = here + taken * stride
         heading = unit(heading + taken)
         ends = np.minimum(ends, comber.ends(there, step, rng))
-        points[:, step], clearance[:, step] = there, distances
+        points[:, step], clearance[:, step], outward[:, step] = there, distances, normals
         here = there
-    return Guides(points, clearance, ends)
+    return Guides(points, clearance, outward, ends)
 
 
 class Comber:
@@ -185,7 +192,9 @@ class Comber:
         """Directions [n, 3] of combing along the skin at points [n, 3] with normals [n, 3]."""
         down = 1 - self.top
         if self.style.combing == "tie":
-            return tangential(self.tie - here, normals)
+            # In front the way leads up first and over the head, as the short one is across the face.
+            front = np.clip((here[:, 2] - self.tie[2] - 0.08) / 0.08, 0, 1)
+            return tangential(self.tie - here + front[:, None] * [0, 0.16, 0], normals)
         if self.style.combing == "back":
             return tangential(np.broadcast_to([0, -0.1, -1.0], here.shape), normals) + 0.3 * down * _DOWN
         away = self._around_whorl(here, normals)
@@ -262,29 +271,36 @@ def grow_strands(
     shares = np.linspace(0, style.steps - 1, style.points)
     before = np.minimum(shares.astype(int), style.steps - 2)
     lines = resample(guides.points, np.full(count, style.steps - 1.0), style.points)
-    clearance = np.minimum(guides.clearance[:, before], guides.clearance[:, before + 1])
     ends = guides.ends / (style.steps - 1)
 
-    distances, nearest = cKDTree(roots.points[:count]).query(roots.points, k=2)
-    first, second = nearest.T
+    first, second = cKDTree(roots.points[:count]).query(roots.points, k=2)[1].T
+    # Neighbours one after another: searches for the nearest vertex are twice as fast.
+    order = np.argsort(first, kind="stable")
+    guide_roots = roots.points[:count]
+    roots, first, second = roots[order], first[order], second[order]
     # Guides that part (at a parting, around the face) are not mixed.
     together = np.linalg.norm(lines[first, -1] - lines[second, -1], axis=1) < 0.035
     share = np.where(together, rng.uniform(0, 0.5, n), 0)[:, None]
     spread = (1 - style.clump * rng.uniform(0.5, 1, n))[:, None, None]
     u = np.linspace(0, 1, style.points)[None, :, None]
-    offset = roots.points - (roots.points[first] * (1 - share) + roots.points[second] * share)
+    offset = roots.points - (guide_roots[first] * (1 - share) + guide_roots[second] * share)
     stray = np.where(rng.random(n) < 0.04, 0.010, 0.0022) * min(1, style.length_top / 0.06)
     points = lines[first] * (1 - share[..., None]) + lines[second] * share[..., None]
     points += offset[:, None] * (1 - u**1.3 * (1 - spread)) + (rng.normal(0, 1, (n, 3)) * stray[:, None])[:, None] * u**1.2
     points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
     if style.curl[0] > 0:
         # Neighbouring locks wave together, but wind either way around.
-        phase = 3 * np.pi * value_noise(roots.points[:count], _LOCKS, rng, octaves=1)[first] + rng.normal(0, 0.6, n)
-        amplitude = np.full(n, style.curl[0] * traits.wave)
+        phase = 3 * np.pi * value_noise(guide_roots, _LOCKS, rng, octaves=1)[first] + rng.normal(0, 0.6, n)
+        # Calm at the hairline, or locks would swing into the face.
+        amplitude = style.curl[0] * traits.wave * (0.3 + 0.7 * smoothstep(0, 0.03, roots.edge))
         wavelength = style.curl[1] * rng.uniform(0.85, 1.15, count)[first] * rng.choice([-1, 1], count)[first]
         points = curl(points, amplitude, wavelength, phase)
-    strayed = np.linalg.norm(points - lines[first], axis=2)
-    points = clear_strands(points, clearance[first] - strayed, site)
+    strayed = site.hold_in_frame(points.reshape(-1, 3), 0.96).reshape(points.shape) - lines[first]
+    clearance = np.minimum(guides.clearance[:, before], guides.clearance[:, before + 1])[first]
+    clearance += np.einsum("nkc,nkc->nk", strayed, guides.normals[:, before][first])
+    clearance -= np.sum(strayed**2, axis=2) / (2 * _SHARPEST_TURN)
+    points[:, 1:] = lines[first, 1:] + strayed[:, 1:]
+    points = clear_strands(points, clearance, site)
 
     ends = (ends[first] * (1 - share[:, 0]) + ends[second] * share[:, 0]) * rng.uniform(0.90, 1.02, n)
     ends, radii = refine_edge(ends, style, roots, rng)
@@ -294,16 +310,12 @@ def grow_strands(
 
 def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.ndarray:
     """Strands [n, k, 3] pushed out of the body where they may be in it: where the distance `clearance` [n, k] that they
-    keep at least is below the margin. The root and the point after it stay.
+    keep at least is below the margin. Roots stay.
     """
     points = points.copy()
-    flat = points[:, 1:].reshape(-1, 3)
-    held = site.hold_in_frame(flat, 0.96)
-    clearance = clearance[:, 1:].ravel() - np.linalg.norm(held - flat, axis=1)
-    flat = held
     doubtful = clearance < 2 * SKIN_MARGIN
-    flat[doubtful] = site.settle(flat[doubtful], np.full(doubtful.sum(), SKIN_MARGIN))[0]
-    points[:, 1:] = flat.reshape(len(points), -1, 3)
+    doubtful[:, 0] = False
+    points[doubtful] = site.settle(points[doubtful], np.full(doubtful.sum(), SKIN_MARGIN))[0]
     return points
 
 

@@ -15,8 +15,7 @@ CAMERA_RADIUS = 2.7
 # A shape of the renderer should hold fewer segments than this (larger ones have crashed it).
 MAX_SEGMENTS = 150_000
 # Beyond this distance (metres) from a surface a point is taken to be free of it, on whichever side.
-_REACH = 0.04
-_MAX_PUSH = 0.025
+_REACH = 0.025
 _GREY = np.array([0.30, 0.29, 0.28])  # linear albedo of grey strands
 
 
@@ -45,7 +44,7 @@ class Obstacle:
         return cls(mesh.vertices[used], vertex_normals(mesh.vertices, mesh.faces)[used])
 
     def signed_distances(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distances [n] of points [n, 3], negative inside (4 cm or more: `_REACH`), and the normals [n, 3] there."""
+        """Distances [n] of points [n, 3], negative inside (`_REACH` where it is further), and the normals [n, 3] there."""
         distances, nearest = self.tree.query(points, distance_upper_bound=_REACH)
         near = np.isfinite(distances)
         nearest = np.where(near, nearest, 0)
@@ -56,7 +55,7 @@ class Obstacle:
     def push_out(self, points: np.ndarray, margin: np.ndarray | float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points [n, 3] moved out to `margin` [n] above the surface, with their distances [n] then and normals [n, 3]."""
         distances, normals = self.signed_distances(points)
-        push = np.clip(margin - distances, 0, _MAX_PUSH)
+        push = np.clip(margin - distances, 0, _REACH)
         return points + normals * push[:, None], distances + push, normals
 
 

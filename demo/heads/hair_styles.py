@@ -50,18 +50,16 @@ STYLES = {
         men=0.12, women=0.01,
     ),
     "crop": HairStyle(
-        "away", 26_000, 0.028, 0.012, 7, 8, (0.001, 0.010), lift=0.8, comb=0.9, gravity=0.1, curl=(0.0008, 0.02),
+        "away", 30_000, 0.028, 0.012, 7, 8, (0.001, 0.010), lift=0.8, comb=0.9, gravity=0.1, curl=(0.0008, 0.02),
         radius=0.00024, clump=0.45, cling=0.3, men=0.22, women=0.05,
     ),
     "side part": HairStyle(
         "side", 24_000, 0.075, 0.022, 13, 16, (0.002, 0.013), lift=0.55, comb=2.2, gravity=0.5, curl=(0.001, 0.04),
-        radius=0.00024, clump=0.55, cling=1.5, cut=-0.075,
-        men=0.18, women=0.02,
+        radius=0.00024, clump=0.55, cling=0.8, cut=-0.075, men=0.18, women=0.02,
     ),
     "slick": HairStyle(
         "back", 24_000, 0.10, 0.045, 14, 18, (0.001, 0.009), lift=0.25, comb=3.0, gravity=0.5, curl=(0.0006, 0.04),
-        radius=0.00024, clump=0.6, cling=1.5, cut=-0.075,
-        men=0.12, women=0.02,
+        radius=0.00024, clump=0.6, cling=1.5, cut=-0.075, men=0.12, women=0.02,
     ),
     "bob": HairStyle(
         "parted", 22_000, 0.24, 0.16, 20, 26, (0.002, 0.018), lift=0.35, gravity=2.2, curl=(0.0012, 0.06), radius=0.00026,
