@@ -1,6 +1,6 @@
 """The folder of a set of heads: what belongs in it, what is missing, and files that appear only when they are whole.
 
-    OUTDIR/options.json               the options that made it
+    OUTDIR/options.json               the options that made it; written with the first person
     OUTDIR/img/00012/003.jpg          view 3 of person 12; img/dataset.json holds the labels of all
     OUTDIR/seg/00012/003.png          its soft mask
     OUTDIR/truth/00012/003.png        its depth (16 bits, see truth.py), and
@@ -120,6 +120,8 @@ class HeadSet:
 
     def adopt(self, number: int) -> None:
         """Move what `make_person` made of person `number` to its places."""
+        # Not before there is something to go with them: until then other options may be chosen.
+        _write_json(self.folder / OPTIONS_NAME, self.options.as_json())
         made = self.staging / f"{number:05d}"
         for part in self.options.parts:
             (self.folder / part).mkdir(exist_ok=True)
@@ -144,7 +146,6 @@ class HeadSet:
             raise UserError(f"another process renders to {self.folder}; wait for it, or choose another --outdir") from None
         self._check_options()
         self._check_files()
-        _write_json(self.folder / OPTIONS_NAME, self.options.as_json())
         for left_over in self.folder.glob(f"{PART_PREFIX}*"):  # of a run that was killed
             shutil.rmtree(left_over)
         self._discard_incomplete()

@@ -1,5 +1,6 @@
 """One person from all sides: from a seed and cameras to finished pictures, masks and the truth about them."""
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,10 +9,12 @@ import numpy as np
 
 from demo.heads.geometry import Mesh
 from demo.heads.views import ViewPlan
+from dnnlib import UserError
 
 if TYPE_CHECKING:
     from demo.heads.scene import Scene
 
+PACKAGES = ("anny", "mitsuba", "mitsuba_oidn")
 # Streams of the person's random numbers, beside those of person.py (smaller) and scene.py (larger).
 BACKGROUND_STREAM = 101
 RENDER_STREAM = 102
@@ -51,8 +54,11 @@ def prepare() -> None:
 
     UserError if the packages of the extra `heads` are not installed.
     """
-    # The renderer is imported where it is needed only: it is large, and an extra.
-    from demo.heads import picture, template  # noqa: F401
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(f'rendering heads needs {", ".join(missing)}: pip install -e ".[heads]"')
+    # Imported where it is needed only: the renderer is large, and an extra.
+    from demo.heads import template
 
     template.load_template()
 

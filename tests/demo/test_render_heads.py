@@ -15,7 +15,7 @@ from PIL import Image
 
 import dataset_tool_seg
 from demo import render_heads
-from demo.heads import truth
+from demo.heads import portrait, truth
 from demo.heads.geometry import Mesh
 from demo.heads.output import SetOptions
 from demo.heads.portrait import Picture, Portrait
@@ -46,15 +46,15 @@ def fake_portray(sitting):
 
 def deadly_at_1(sitting):
     """As above, but the process dies at every second person's second view."""
-    portrait = fake_portray(sitting)
+    made = fake_portray(sitting)
 
     def pictures():
-        for number, picture in enumerate(portrait.pictures):
+        for number, picture in enumerate(made.pictures):
             if number == 1 and sitting.person_seed % 2:
                 os.kill(os.getpid(), signal.SIGSEGV)
             yield picture
 
-    return Portrait(portrait.traits, pictures(), portrait.surface)
+    return Portrait(made.traits, pictures(), made.surface)
 
 
 def deadly_once(sitting):
@@ -71,14 +71,14 @@ def broken(sitting):
 
 
 def slow_portray(sitting):
-    portrait = fake_portray(sitting)
+    made = fake_portray(sitting)
 
     def pictures():
-        for picture in portrait.pictures:
+        for picture in made.pictures:
             time.sleep(0.1)
             yield picture
 
-    return Portrait(portrait.traits, pictures(), portrait.surface)
+    return Portrait(made.traits, pictures(), made.surface)
 
 
 def options(identities=3, views=4, **others):
@@ -147,6 +147,14 @@ def test_same_options_make_the_same_files_with_any_number_of_workers(whole_set, 
 def test_sets_of_other_seeds_share_nobody():
     seeds = [{options(seed=seed).person_seed(number) for number in (0, 1, 999_999)} for seed in (0, 1, 2)]
     assert len(set.union(*seeds)) == 9
+
+
+def test_missing_packages_are_named_and_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(portrait, "PACKAGES", ("numpy", "no_such_renderer"))
+    with pytest.raises(UserError, match="needs no_such_renderer: pip install"):
+        render_heads.render_set(tmp_path, options(), 2)
+    assert list(tmp_path.iterdir()) == []
+    render(tmp_path, options(identities=1, views=2))
 
 
 def test_a_set_may_grow_and_lost_files_are_made_again(whole_set, tmp_path):
