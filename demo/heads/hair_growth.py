@@ -31,7 +31,7 @@ _SHARPEST_TURN = 0.03  # metres: radius of the body's curvature where its side n
 _LOCKS = 0.03  # metres across the scalp over which curls keep in step
 _ROUNDNESS = 2.6  # exponent of the frame's shape: 2 an ellipsoid, more a box
 # A skull that fills more than this of the frame gets a larger one: up to what pictures show, and then as little as goes.
-_SKULL_REACH, _LEAST_SKULL_REACH = 0.93, 0.98
+_SKULL_REACH, _LEAST_SKULL_REACH = 0.93, 0.95
 _LARGEST_ROOM = 1.05
 
 # The part of the space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
@@ -55,7 +55,7 @@ class Site:
         skull = self.vertices[self.vertices[:, 1] > self.eye[1]]
         skull_reach = self.reach(self.placement.to_world(skull)).max()
         self.room = max(1.0, min(skull_reach / _SKULL_REACH, _LARGEST_ROOM), skull_reach / _LEAST_SKULL_REACH)
-        self.volume = float(np.interp(skull_reach, [0.90, 1.10], [1.0, 0.35]))  # how full hair may be in what the skull leaves
+        self.volume = float(np.interp(skull_reach, [0.90, 1.15], [1.0, 0.5]))  # how full hair may be in what the skull leaves
 
     def settle(self, points: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] from skin or
