@@ -231,7 +231,7 @@ def main(
     A head from behind or far from the side is shown by hand: --pose with --box (from the chin to the top of the hair), or with
     --points.  Without names the points are the person's right eye, left eye and mouth, or where they would be behind the head.
     Named ones are two or more of right-eye, left-eye, nose, mouth, chin, right-ear, left-ear, crown (the person's right and
-    left).  Positive yaw: the face points to the right of the picture.
+    left).  Positive yaw: the face points to the left of the picture.
 
     \b
       python dataset_tool_photo.py --source me.jpg --dest me --debug true

@@ -69,16 +69,18 @@ class FaceFinder:
     def find(self, photo: Photo, every_size: bool = False) -> list[Face]:
         """The faces of a photo, the largest first.
 
-        Windows get smaller until one shows a face, or to the end with `every_size`; first upright, and if nothing was found
-        turned by quarters.
+        Windows get smaller until they show a face, and once more, since a face of nearly the same size may be missed at
+        first; with `every_size` to the end.  First they are upright, and if nothing was found turned by quarters.
         """
         for turns in (QUARTER_TURNS[:1], QUARTER_TURNS[1:]):
             found: list[Face] = []
+            found_above = False
             for windows in _levels(photo.size, turns):
                 candidates = [face for window in windows for face in self._look(photo, window)]
                 found.extend(filter(None, (self._look_again(photo, face) for face in candidates)))
-                if found and not every_size:
+                if found_above and not every_size:
                     break
+                found_above = bool(found)
             if found:
                 return _without_doubles(found)
         return []
@@ -97,8 +99,8 @@ class FaceFinder:
         Faces that stand on their head are sometimes read as upright ones.  So both are tried: the right one fits the
         model better and stays what it is from one look to the next.
         """
-        found = [self._close_up(photo, landmarks, turn) for turn in (0.0, np.pi)]
-        doubt, face = min(filter(None, found), key=lambda pair: pair[0], default=(0.0, None))
+        found = filter(None, (self._close_up(photo, landmarks, turn) for turn in (0.0, np.pi)))
+        face = min(found, key=lambda pair: pair[0], default=(0.0, None))[1]
         return face if face is not None and face.view.misfit <= MAX_MISFIT else None
 
     def _close_up(self, photo: Photo, landmarks: np.ndarray, turn: float) -> tuple[float, Face] | None:
@@ -113,7 +115,8 @@ class FaceFinder:
             landmarks = min(seen, key=lambda face: np.hypot(*(face[:, :2].mean(axis=0) - middle)))
             looks.append(landmarks)
         unsteadiness = np.sqrt(((looks[0] - looks[1])[:, :2] ** 2).sum(axis=1).mean()) / first.size
-        face = Face((looks[0] + looks[1]) / 2, view_of_landmarks((looks[0] + looks[1]) / 2))
+        mean = (looks[0] + looks[1]) / 2
+        face = Face(mean, view_of_landmarks(mean))
         return face.view.misfit + unsteadiness, face
 
     def _look_at(self, picture: Image.Image) -> list[np.ndarray]:
