@@ -18,7 +18,7 @@ from training.triplane import Face, TriPlaneGenerator
 
 LEVEL_YAWS, RAISED_YAWS = 8, 4  # cameras of the generator's views, level and from above
 RAISED_PITCH = -0.8  # radians; negative is above
-BUFFER_SIZE = 512  # pixels of the depth buffers
+BUFFER_SIZE = 256  # pixels of the depth buffers
 BEHIND = 0.015  # world units by which a point may lie behind what a camera sees there
 LEAST_FACING = 0.15  # cosine between normal and view from which a camera's colours count
 PHOTO_WEIGHT = 100.0  # how much more a photo counts than a generated view
