@@ -99,11 +99,6 @@ def _modulated_conv2d(
             flip_weight=flip_weight,
         )
         return x.reshape(batch, out_channels, *x.shape[2:]), None
-    if kernel == up == 1 and x.device.type == "cpu" and not demodulate:
-        # A matrix for each sample, which costs less than a pass over the activations.
-        w = weight[:, :, 0, 0] * styles[:, None]  # [N, O, I]
-        x = x.permute(0, 2, 3, 1)
-        return (x.flatten(1, 2) @ w.mT).unflatten(1, x.shape[1:3]).permute(0, 3, 1, 2), None
     x = bias_act.bias_act(x, scale=styles.to(x.dtype))
     x = conv2d_resample.conv2d_resample(
         x=x, w=weight.to(x.dtype), f=resample_filter, up=up, padding=padding, flip_weight=flip_weight
@@ -317,6 +312,14 @@ class SynthesisLayer(torch.nn.Module):
         )
 
 
+def _matrix_for_each_sample(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x [N, I, H, W] -> w [N, O, I] · x + b [O]: a modulated 1x1 convolution without a pass over x to scale it."""
+    pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
+    if w.shape[1] < 8:  # few colours: planes
+        return torch.baddbmm(b[:, None], w, pixels.mT).unflatten(2, x.shape[2:])
+    return torch.baddbmm(b, pixels, w.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
 @persistence.persistent_class
 class ToRGBLayer(torch.nn.Module):
     """Features to colours: a modulated convolution without demodulation, noise or activation."""
@@ -331,6 +334,9 @@ class ToRGBLayer(torch.nn.Module):
 
     def forward(self, x, w, fused_modconv=True):
         styles = self.affine(w) * self.weight_gain
+        if x.device.type == "cpu" and self.weight.shape[2] == 1:
+            x = _matrix_for_each_sample(x, self.weight[:, :, 0, 0] * styles[:, None], self.bias)
+            return bias_act.bias_act(x, clamp=self.conv_clamp)
         x = modulated_conv2d(x=x, weight=self.weight, styles=styles, demodulate=False, fused_modconv=fused_modconv)
         return bias_act.bias_act(x, self.bias.to(x.dtype), clamp=self.conv_clamp)
 

@@ -153,7 +153,7 @@ class Trainer:
         for letter, module, lr, interval in (("G", self.G, config.glr, g_interval), ("D", self.D, config.dlr, R1_INTERVAL)):
             ratio = 1 if interval is None else interval / (interval + 1)
             betas = (0.0**ratio, 0.99**ratio)
-            optimizer = torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=betas, eps=1e-8)
+            optimizer = torch.optim.Adam(module.parameters(), lr=lr * ratio, betas=betas, eps=1e-8, fused=True)
             if interval is None:
                 self.phases.append(Phase(f"{letter}both", module, optimizer, 1))
             else:

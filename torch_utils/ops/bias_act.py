@@ -53,6 +53,8 @@ def bias_act(
     For pictures `x` [N, C, H, W], `scale` [N, C] multiplies them first, and `noise` [1 or N, 1, H, W] is added with the bias.
     `impl` is what published code passes to choose an implementation; `torch_utils.custom_ops` chooses.
     """
+    if b is scale is noise is clamp is None and act == "linear" and gain in (None, 1):
+        return x
     activation = activation_funcs[act]
     alpha = activation.def_alpha if alpha is None else alpha
     gain = activation.def_gain if gain is None else gain

@@ -5,6 +5,7 @@ from typing import Any, Mapping, NamedTuple
 import torch
 import torch.nn.functional as F
 
+from torch_utils.ops import composite
 from training.rendering_settings import is_eg3d
 
 
@@ -27,15 +28,24 @@ def march_weights(densities: torch.Tensor, depths: torch.Tensor) -> torch.Tensor
     return alpha * passed
 
 
-def march_rays(features: torch.Tensor, densities: torch.Tensor, depths: torch.Tensor, white_back: bool = False) -> March:
+def march_rays(
+    features: torch.Tensor,
+    densities: torch.Tensor,
+    depths: torch.Tensor,
+    white_back: bool = False,
+    order: torch.Tensor | None = None,
+) -> March:
     """Composite samples sorted by depth: features [N, R, S, C], densities and depths [N, R, S, 1].
 
+    Features may be in another order: the k-th sample by depth then has those of number order[n, r, k, 0].
     Depth is the mean of the mid-points by weight, within the depths of the whole batch; rays that hit nothing get the
     largest.  `white_back` adds 1 - opacity to the features.
     """
     weights = march_weights(densities, depths)
     middles = 0.5 * (depths[:, :, :-1] + depths[:, :, 1:])
-    composed = (weights * (0.5 * (features[:, :, :-1] + features[:, :, 1:]))).sum(dim=2)
+    if order is None:
+        order = torch.arange(features.shape[2], device=features.device)[:, None].expand(*features.shape[:2], -1, -1)
+    composed = composite.composite(weights, features, order)
     opacity = weights.sum(dim=2)
     depth = ((weights * middles).sum(dim=2) / opacity).nan_to_num(float("inf"))
     depth = depth.clamp(depths.min(), depths.max())

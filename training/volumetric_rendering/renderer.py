@@ -37,6 +37,7 @@ def render_rays(
         return densities.reshape(shape), features.reshape(shape)
 
     densities, features = look_up(depths)
+    order = None
     if settings.depth_resolution_importance > 0:
         weights = march_weights(densities.detach(), depths.detach())
         u = torch.rand([batch * rays, settings.depth_resolution_importance], device=origins.device)
@@ -44,9 +45,8 @@ def render_rays(
         fine_densities, fine_features = look_up(fine_depths)
         depths, order = torch.cat([depths, fine_depths], dim=2).sort(dim=2)
         densities = torch.cat([densities, fine_densities], dim=2).gather(2, order)
-        features = torch.cat([features, fine_features], dim=2)
-        features = features.gather(2, order.expand_as(features))
-    return march_rays(features, densities, depths, settings.white_back)
+        features = torch.cat([features, fine_features], dim=2)  # unsorted: there are many
+    return march_rays(features, densities, depths, settings.white_back, order)
 
 
 def ray_limits(

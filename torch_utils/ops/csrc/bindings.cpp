@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include "bias_act.h"
+#include "composite.h"
 #include "grid_lookup.h"
 #include "upfirdn2d.h"
 
@@ -108,6 +109,56 @@ Tensor grid_lookup_grad_points_cpu(const Tensor& grad, const Tensor& table, cons
         });
     });
     return grad_points;
+}
+
+// Sums along rays
+
+constexpr int64_t RAYS_GRAIN = 32;
+
+void check_rays(const Tensor& weights, const Tensor& features, const Tensor& order) {
+    TORCH_CHECK(features.dim() == 4 && features.is_contiguous(), "features must be contiguous, [N, R, S, C]");
+    const int64_t rays = features.size(0) * features.size(1), samples = features.size(2);
+    TORCH_CHECK(samples > 0 && weights.is_contiguous() && weights.numel() == rays * (samples - 1), "a weight for each interval");
+    TORCH_CHECK(order.is_contiguous() && order.numel() == rays * samples && order.scalar_type() == at::kLong, "order of samples");
+}
+
+Tensor composite_cpu(const Tensor& weights, const Tensor& features, const Tensor& order) {
+    check_rays(weights, features, order);
+    const int64_t samples = features.size(2), channels = features.size(3);
+    Tensor out = at::empty({features.size(0), features.size(1), channels}, features.options());
+    AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "composite", [&] {
+        with_channels(channels, [&](auto constant) {
+            at::parallel_for(0, features.size(0) * features.size(1), RAYS_GRAIN, [&](int64_t begin, int64_t end) {
+                for (int64_t ray = begin; ray < end; ray++)
+                    composite<scalar_t, constant.value>(
+                        weights.const_data_ptr<scalar_t>() + ray * (samples - 1),
+                        features.const_data_ptr<scalar_t>() + ray * samples * channels,
+                        order.const_data_ptr<int64_t>() + ray * samples, out.data_ptr<scalar_t>() + ray * channels, samples,
+                        channels);
+            });
+        });
+    });
+    return out;
+}
+
+std::tuple<Tensor, Tensor> composite_grad_cpu(const Tensor& grad, const Tensor& weights, const Tensor& features,
+                                              const Tensor& order) {
+    check_rays(weights, features, order);
+    const int64_t samples = features.size(2), channels = features.size(3);
+    Tensor grad_weights = at::empty_like(weights), grad_features = at::empty_like(features);
+    AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "composite_grad", [&] {
+        with_channels(channels, [&](auto constant) {
+            at::parallel_for(0, features.size(0) * features.size(1), RAYS_GRAIN, [&](int64_t begin, int64_t end) {
+                for (int64_t ray = begin; ray < end; ray++)
+                    composite_grad<scalar_t, constant.value>(
+                        grad.const_data_ptr<scalar_t>() + ray * channels, weights.const_data_ptr<scalar_t>() + ray * (samples - 1),
+                        features.const_data_ptr<scalar_t>() + ray * samples * channels,
+                        order.const_data_ptr<int64_t>() + ray * samples, grad_weights.data_ptr<scalar_t>() + ray * (samples - 1),
+                        grad_features.data_ptr<scalar_t>() + ray * samples * channels, samples, channels);
+            });
+        });
+    });
+    return {grad_weights, grad_features};
 }
 
 // Bias and activation
@@ -238,6 +289,8 @@ TORCH_LIBRARY(multi_pose, m) {
     m.def("grid_lookup(Tensor table, Tensor points, int[] axes) -> Tensor", grid_lookup_cpu);
     m.def("grid_lookup_grad_table(Tensor grad, Tensor points, int[] table_shape, int[] axes) -> Tensor", grid_lookup_grad_table_cpu);
     m.def("grid_lookup_grad_points(Tensor grad, Tensor table, Tensor points, int[] axes) -> Tensor", grid_lookup_grad_points_cpu);
+    m.def("composite(Tensor weights, Tensor features, Tensor order) -> Tensor", composite_cpu);
+    m.def("composite_grad(Tensor grad, Tensor weights, Tensor features, Tensor order) -> (Tensor, Tensor)", composite_grad_cpu);
     m.def(
         "bias_act(Tensor x, Tensor? scale, Tensor? noise, Tensor? bias, float slope, float gain, float clamp, bool last) -> Tensor",
         bias_act_cpu);
