@@ -28,6 +28,7 @@ CLOTH_COLOURS = {
 _NECKLINE = 0.612  # metres above the ground of the template, at the sides of the neck
 _NECKLINE_DIP = 0.014  # how much deeper it is in front, and higher behind
 _LOWEST = 0.35  # no picture shows what is below
+_MARGIN = 0.010  # faces so far above the neckline belong to the cloth, transparent, lest their edges are its border
 _EDGE = 0.0012  # over which the border fades, so that it does not follow the mesh's faces
 
 
@@ -109,6 +110,6 @@ def _covered_faces(template: Template, below: np.ndarray) -> np.ndarray:
     """The skin's faces that the cloth lies on: below the neckline, but not the chin, which is below it in some heads."""
     points = template.mean_fine
     chin = (points[:, 2] > 0.088) & (points[:, 1] > 0.585)
-    covered = (below > -0.002) & ((template.regions["outer"] > 0.5) | (points[:, 1] < 0.64)) & ~chin
+    covered = (below > -_MARGIN) & ((template.regions["outer"] > 0.5) | (points[:, 1] < 0.64)) & ~chin
     faces = template.fine_faces
     return faces[covered[faces].all(axis=1) & (points[faces, 1].mean(axis=1) > _LOWEST)]

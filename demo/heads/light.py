@@ -155,7 +155,7 @@ def sample_background(rng: np.random.Generator, resolution: int) -> np.ndarray:
 
 
 def _muted_colour(rng: np.random.Generator) -> np.ndarray:
-    return np.array(colorsys.hsv_to_rgb(rng.random(), min(rng.beta(1.0, 5.0), 0.5), rng.uniform(0.12, 0.92)))
+    return np.array(colorsys.hsv_to_rgb(rng.random(), min(rng.beta(1.0, 5.0), 0.4), rng.uniform(0.12, 0.92)))
 
 
 def _gradient_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:

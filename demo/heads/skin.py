@@ -131,7 +131,7 @@ def _grain(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.ra
     blotches = value_noise(points, 0.02, rng)[:, None]
     mottling = value_noise(points, 0.004, rng, octaves=2)[:, None]
     pores = rng.normal(0, 1, (len(points), 1))
-    return colours * (1 + skin.blotches * (0.07 * blotches + 0.05 * mottling * [0.7, 1.0, 1.1]) + 0.06 * pores)
+    return colours * (1 + skin.blotches * (0.07 * blotches + 0.035 * mottling * [0.7, 1.0, 1.1]) + 0.05 * pores)
 
 
 def _spots(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.random.Generator) -> np.ndarray:
