@@ -84,7 +84,7 @@ def _eye_colours(offset: np.ndarray, iris: tuple[float, float, float], rng: np.r
     along_iris = from_axis / (_IRIS_RADIUS * radius)  # 0 in the middle of the pupil, 1 at the limbus
     fibres = 1 + 0.25 * np.sin(_FIBRES * angle + rng.uniform(0, 2 * np.pi)) * np.sin(7 * angle)
     fibres += rng.normal(0, 0.1, len(offset))
-    brightness = fibres * (0.7 + 0.7 * np.clip(1 - np.abs(along_iris - 0.55) / 0.4, 0, 1))
+    brightness = fibres * (0.55 + 0.45 * np.clip(1 - np.abs(along_iris - 0.55) / 0.4, 0, 1))
     brightness *= 1 - 0.7 * smoothstep(0.82, 1.0, along_iris)  # the dark ring at the limbus
     painted = np.array(iris) * brightness[:, None]
     painted = np.where(along_iris[:, None] < 1, painted, np.array(iris) * 0.3)

@@ -123,7 +123,7 @@ def _skin_material(roughness: float) -> dict[str, Any]:
 
 
 def _glossy(colour: dict[str, Any], roughness: float) -> dict[str, Any]:
-    return {"type": "principled", "base_color": colour, "roughness": roughness, "specular": 0.4}
+    return {"type": "principled", "base_color": colour, "roughness": roughness, "specular": 0.3}
 
 
 def _thin(sheen: float) -> dict[str, Any]:
