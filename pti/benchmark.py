@@ -133,8 +133,7 @@ def table(records: dict[str, dict[str, Any]], variants: list[str]) -> list[str]:
                     for index, yaw in enumerate(record["yaws"])
                     if sector(yaw, index == record["input"]) == column
                 ]
-                means = np.mean(chosen, axis=0) if chosen else [float("nan")] * 3
-                cells.append(f"{means[0]:5.2f}/{means[1]:.3f}/{means[2]:.3f}".rjust(17))
+                cells.append(("{:5.2f}/{:.3f}/{:.3f}".format(*np.mean(chosen, axis=0)) if chosen else "-").rjust(17))
             lines.append("  ".join([f"{f'{variant}, {stage}':24}", *cells]))
     return lines
 

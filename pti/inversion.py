@@ -210,7 +210,7 @@ def invert(
     print(f"{target.name}: {photos} at {G.img_resolution} pixels -> {results.folder}")
     names = dict(resolution=G.img_resolution, network=digest_of_network(G), target=digest_of_target(target))
     settings = dict(projection=asdict(projection), tuning=asdict(tuning), nrr=machine.nrr)
-    results.begin(dict(**names, **settings, **asked), restart)
+    results.begin(dict(**names, **settings, **asked), asdict(wanted), restart)
     inversion = Inversion(target, perceptual, projection, tuning, wanted, machine, results)
     pivot = inversion.fit(G)
     del G

@@ -19,6 +19,7 @@ from training.images import save_image, tile, to_uint8
 from training.triplane import TriPlaneGenerator
 
 OPTIONS_NAME = "options.json"
+ADVICE = "choose another --outdir, or say --restart true"
 
 
 class Results:
@@ -38,32 +39,48 @@ class Results:
         """The mesh, in one of the formats."""
         return self.folder / f"head{suffix}"
 
-    def begin(self, asked: dict[str, Any], restart: bool) -> None:
+    def begin(self, asked: dict[str, Any], wanted: dict[str, Any], restart: bool) -> None:
         """Make the folder for what is `asked`, or go on in it; UserError if it was begun with other options.
 
-        `restart` removes what is there, if it is a folder of this kind.
+        Of what is `wanted` of films and meshes the folder may have another: those are removed, and will be made again.
+        `restart` removes all that is there, if it is a folder of this kind.
         """
         if restart and self.options.exists():
             shutil.rmtree(self.folder)
         make_output_dir(self.video_before.parent)
-        if not self.options.exists():
-            with atomic_path(self.options) as temporary:
-                temporary.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-            return
+        if self.options.exists():
+            self._check_options(asked)
+            self._remove_others(wanted)
+        with atomic_path(self.options) as temporary:
+            temporary.write_text(json.dumps(dict(asked, wanted=wanted), indent=1) + "\n", encoding="utf-8")
+
+    def _read_options(self) -> dict[str, Any]:
         try:
             stored = json.loads(self.options.read_text(encoding="utf-8"))
-        except ValueError:
-            stored = None
-        advice = "choose another --outdir, or say --restart true"
-        if not isinstance(stored, dict):
-            raise UserError(f"{self.options} is damaged; {advice}")
+            if isinstance(stored["wanted"], dict):
+                return stored
+        except (ValueError, KeyError, TypeError):
+            pass
+        raise UserError(f"{self.options} is damaged; {ADVICE}")
+
+    def _remove_others(self, wanted: dict[str, Any]) -> None:
+        """Remove films and meshes that were made otherwise than is `wanted`."""
+        was = self._read_options()["wanted"]
+        films, meshes = (self.video_before, self.video_after), (self.volume, self.head(wanted["shape_format"]))
+        for names, files in ((("fps", "frames"), films), (("shape_res", "shape_level"), meshes)):
+            if any(was.get(name) != wanted[name] for name in names):
+                for file in files:
+                    file.unlink(missing_ok=True)
+
+    def _check_options(self, asked: dict[str, Any]) -> None:
+        stored = self._read_options()
         for name, label in (("resolution", "pixels"), ("network", "")):
             if stored.get(name) != asked[name]:
                 was, now = (f" ({value} {label})" if label else "" for value in (stored.get(name), asked[name]))
-                raise UserError(f"{self.folder} was begun with another network{was} than the one given now{now}; {advice}")
+                raise UserError(f"{self.folder} was begun with another network{was} than the one given now{now}; {ADVICE}")
         changes = [f"{name} was {stored.get(name)}, is {value}" for name, value in asked.items() if stored.get(name) != value]
         if changes:
-            raise UserError(f"cannot go on in {self.folder} with other options: {'; '.join(changes)}; {advice}")
+            raise UserError(f"cannot go on in {self.folder} with other options: {'; '.join(changes)}; {ADVICE}")
 
     def save_target(self, target: Target) -> None:
         """The photos, as they are compared."""

@@ -49,6 +49,10 @@ class TargetSource:
         path = Path(img)
         if (path / IMAGES).is_dir() and not (path / LABELS_NAME).exists():
             path = path / IMAGES
+        if path.is_file() and path.suffix.lower() in PIL.Image.registered_extensions():
+            raise UserError(
+                f"{path} is a photo without a camera: give it to gen_pti_script.sh, or to dataset_tool_photo.py first"
+            )
         self._images = Archive(path)
         self._masks = _mask_archive(path, seg)
         self.names = self._images.image_names()

@@ -149,6 +149,19 @@ def test_other_options_or_networks_are_refused_unless_begun_anew(done, network, 
     assert "head.glb" not in files_in(tmp_path / "tiny" / "000")
 
 
+def test_films_and_meshes_of_other_options_are_made_again(done, network, photos, tmp_path):
+    folder, _ = done
+    shutil.copytree(folder, tmp_path / "tiny" / "000")
+    latent = (folder / "projected_w.npz").read_bytes()
+    invert(network, photos, tmp_path, "--shapes", "true", "--shape-res", 20, "--shape-level", 1, "--mask", "true", "--fps", 10)
+    again = tmp_path / "tiny" / "000"
+    with mrcfile.open(again / "geometry.mrc") as volume:
+        assert volume.data.shape == (20, 20, 20)
+    with imageio.get_reader(again / "PTI_render" / "post.mp4") as video:
+        assert video.get_meta_data()["fps"] == 10
+    assert files_in(again) == FILES and (again / "projected_w.npz").read_bytes() == latent
+
+
 def test_photos_of_one_person_together(network, photos, tmp_path):
     output = invert(network, photos, tmp_path, "--idx", "0-1", "--together", "true", "--save-video", "false")
     folder = tmp_path / "tiny" / "000+1"
@@ -167,6 +180,12 @@ def test_out_of_memory_is_one_line(network, photos, tmp_path, monkeypatch):
     code, output = call(run.main, *args)
     assert code == 1 and "Error: out of memory: say how much there is with --max-memory" in output
     assert not (tmp_path / "tiny" / "000" / "projected_w.npz").exists()
+
+
+def test_a_raw_photo_is_told_where_to_go(network, photos, tmp_path):
+    photo = photos / "img" / "00007" / "000.png"
+    code, output = call(run.main, "--network", network, "--target_img", photo, "--outdir", tmp_path)
+    assert code == 1 and "is a photo without a camera: give it to gen_pti_script.sh" in output
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Projection and tuning on a tiny network: they come closer to the photo, and leave alone what is the caller's."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fill import fill
 
 import camera_utils
 from dnnlib import UserError
+from dnnlib.util import construct_class_by_name
 from pti import pivotal_tuning, projector, rendering
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
@@ -164,6 +168,18 @@ def test_unseen_cameras_are_on_the_other_sides():
     assert yaws.abs().min() >= 59 and yaws.abs().max() > 170 and (yaws > 0).any() and (yaws < 0).any()
     all_round = torch.cat([camera_utils.orbit_label(math.radians(yaw), 0.0) for yaw in range(0, 360, 45)])
     assert len(pivotal_tuning.unseen_cameras(all_round, 4, 2.7)) == 4
+
+
+def test_a_network_without_masks_and_background_is_inverted_too(target):
+    """EG3D's generator: masks weigh the photo, and there is no silhouette to hold."""
+    kwargs = json.loads((Path(__file__).parent.parent / "golden" / "eg3d_small_kwargs.json").read_text())
+    kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4)
+    G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
+    G.neural_rendering_resolution = 16
+    terms, pivot = project(G, target, steps=1, mask=True, refine_pose=True)
+    assert "silhouette" not in terms[0] and pivot.ws_bcg is None
+    terms, _ = tune(G, target, pivot, steps=1, mask=True, anchors=1, back_prior=0.1)
+    assert math.isfinite(sum(terms[0].values()))
 
 
 # Rendering
