@@ -4,16 +4,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+import camera_utils
 from dnnlib.util import UserError
 
 from .geometry import vertex_normals
 from .template import Template, middle_of_eyes
 
-WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # where every head's eyes are, in the units of `camera_utils`
+WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # where the eyes are in the published crops, in the units of `camera_utils`
 _MEAN_SCALE = 2.41  # world units per metre, fitted on frontal photos
 _MEAN_INTEROCULAR = 0.1483  # world units between the eyes' centres in those photos
 _MEAN_EYE_TO_MOUTH = 0.1607  # world units from the eyes down to the middle of the lips
 _SCALE_RANGE = (2.2, 2.65)  # beyond this a head would look like another one's child or giant
+_SKULL_BACK = -0.27  # world z behind which no skull should reach: pictures from the side end at -0.317, and there is hair
+_SKULL_TOP = 0.305  # world y that no skull reaches; pictures end at 0.317
+_MOST_FORWARD = 0.05  # world units that the eyes may come forward for it; further on, labels of photos would not fit
 
 _LOWEST_LIP = 0.0884  # the lips' region lies less than this below the template's eyes, metres
 
@@ -60,14 +64,15 @@ class Expression:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a head stands in the world of the cameras: metres times `scale`, with the point `anchor` [3] at the eyes' place."""
+    """How a head stands in the world of the cameras: metres times `scale`, with its point `anchor` [3] at `place` [3]."""
 
     scale: float
     anchor: np.ndarray
+    place: np.ndarray
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """World positions of points [..., 3] in head space."""
-        return (points - self.anchor) * self.scale + WORLD_EYE_MIDDLE
+        return (points - self.anchor) * self.scale + self.place
 
 
 @dataclass(frozen=True)
@@ -245,8 +250,24 @@ def build_head(template: Template, phenotype: Phenotype, local_changes: dict[str
         fine=fine,
         fine_normals=vertex_normals(fine, template.fine_faces),
         eye_middle=eye_middle,
-        placement=Placement(_scale(template, at_rest, eye_middle), eye_middle),
+        placement=_place(template, at_rest, eye_middle),
     )
+
+
+def _place(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> Placement:
+    """The head with its eyes where the published crops have them, or nearer to the frontal camera, and smaller by as much.
+
+    Very high skulls are shrunk into the frame.  Coming forward leaves the frontal picture as it is, and brings the back of the skull into those from the side.
+    """
+    skull = (template.fine_matrix @ at_rest[template.skin])[template.mean_fine[:, 1] > template.eye_middle[1]]
+    tallest = (_SKULL_TOP - WORLD_EYE_MIDDLE[1]) / (skull[:, 1].max() - eye_middle[1])
+    scale = min(_scale(template, at_rest, eye_middle), tallest)
+    depth = scale * (eye_middle[2] - skull[:, 2].min())
+    to_camera = np.array([0, 0, camera_utils.DEFAULT_RADIUS]) - WORLD_EYE_MIDDLE
+    # After a share t of the way to the camera the back of the skull is at eyes + t·way - (1 - t)·depth.
+    missing = _SKULL_BACK - (WORLD_EYE_MIDDLE[2] - depth)
+    share = np.clip(missing / (to_camera[2] + depth), 0, _MOST_FORWARD / to_camera[2])
+    return Placement(float(scale * (1 - share)), eye_middle, WORLD_EYE_MIDDLE + share * to_camera)
 
 
 def _scale(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> float:

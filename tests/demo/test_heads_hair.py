@@ -20,7 +20,7 @@ from demo.heads.hair_strands import (
     share_outside_frame,
 )
 from demo.heads.hair_styles import hairline_edge
-from demo.heads.shape import Placement
+from demo.heads.shape import WORLD_EYE_MIDDLE, Placement
 from demo.heads.template import Roots, sample_roots
 
 EYE = np.array([0.0, 0.7284, 0.1382])
@@ -73,7 +73,7 @@ def template():
 @pytest.fixture(scope="module")
 def head():
     vertices, _, normals = bust(5)
-    placement = Placement(2.41, EYE)
+    placement = Placement(2.41, EYE, WORLD_EYE_MIDDLE)
     return SimpleNamespace(
         coarse=vertices, coarse_normals=normals, fine=vertices, fine_normals=normals, eye_middle=EYE, placement=placement
     )

@@ -183,11 +183,17 @@ def test_regions_are_where_they_belong(template):
 @pytest.mark.parametrize("seed", range(4))
 def test_heads_stand_in_their_place(template, seed):
     head = random_head(template, seed)
-    assert np.allclose(head.placement.to_world(head.eye_middle), WORLD_EYE_MIDDLE)
-    assert 2.2 <= head.placement.scale <= 2.65
+    eyes = head.placement.to_world(head.eye_middle)
+    camera = np.array([0, 0, camera_utils.DEFAULT_RADIUS])
+    assert np.allclose(np.cross(eyes - camera, WORLD_EYE_MIDDLE - camera), 0)  # the frontal camera sees them in one place
+    assert 0 <= eyes[2] - WORLD_EYE_MIDDLE[2] <= 0.05 + 1e-9
+    assert 2.15 <= head.placement.scale <= 2.65
     assert np.allclose(np.linalg.norm(head.fine_normals, axis=1), 1, atol=1e-4)
     world = head.placement.to_world(head.fine)
     in_picture = 0.5 - camera_utils.DEFAULT_FOCAL * world[:, 1] / (camera_utils.DEFAULT_RADIUS - world[:, 2])
+    skull = template.mean_fine[:, 1] > template.eye_middle[1]
+    assert world[skull, 1].max() < 0.306
+    assert world[skull, 2].min() > -camera_utils.DEFAULT_RADIUS / camera_utils.DEFAULT_FOCAL / 2  # in pictures from the side
     lips = (template.regions["lips"] > 0.5) & (template.mean_fine[:, 2] > 0.1)
     assert in_picture[lips].mean() == pytest.approx(0.72, abs=0.06)  # as in frontal photos; people differ
 
