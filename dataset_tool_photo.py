@@ -25,6 +25,7 @@ from photo.sheet import draw_debug_sheet
 HEIF_SUFFIXES = (".heic", ".heif")  # photos too, though Pillow alone does not read them
 PLAIN_POINTS = ("right-eye", "left-eye", "mouth")  # what points without names are
 NUMBER = r"[-+]?\d+(?:\.\d+)?"
+ONE_POINT = rf"(?:[a-z-]+=)?{NUMBER},{NUMBER}"
 
 
 class Numbers(click.ParamType):
@@ -51,11 +52,10 @@ class Points(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, tuple[float, float]]:
         if isinstance(value, dict):
             return value
-        one = rf"(?:(?P<name>[a-z-]+)=)?(?P<x>{NUMBER}),(?P<y>{NUMBER})"
-        separated = rf"{one.replace('?P<name>', '?:').replace('?P<x>', '?:').replace('?P<y>', '?:')}"
-        if not re.fullmatch(rf"\s*{separated}(?:[\s,;]+{separated})*\s*", value):
+        if not re.fullmatch(rf"\s*{ONE_POINT}(?:[\s,;]+{ONE_POINT})*\s*", value):
             self.fail(f"{value!r} is not of the form x,y,x,y,x,y or NAME=x,y NAME=x,y", param, ctx)
-        found = [(match["name"], (float(match["x"]), float(match["y"]))) for match in re.finditer(one, value)]
+        parts = [re.split("[=,]", text) for text in re.findall(ONE_POINT, value)]
+        found = [(part[0] if len(part) == 3 else None, (float(part[-2]), float(part[-1]))) for part in parts]
         if all(name is None for name, _ in found):
             if len(found) != len(PLAIN_POINTS):
                 self.fail(f"{len(found)} points; without names there are three: {', '.join(PLAIN_POINTS)}", param, ctx)
