@@ -415,6 +415,7 @@ class SynthesisBlock(torch.nn.Module):
             fused_modconv = self.fused_modconv_default
         if fused_modconv == "inference_only":
             fused_modconv = not self.training
+        fused_modconv = fused_modconv and ws.device.type != "cpu"  # where weights for each sample cost more
         layer = dict(fused_modconv=fused_modconv, noise_mode=noise_mode)
 
         if self.in_channels == 0:
