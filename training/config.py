@@ -55,6 +55,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         light_sr=True,
         workers=1,
     ),
+    "heads": dict(  # the shipped set of rendered heads, all round, at 128 pixels: the whole recipe of the shipped network
+        cbase=3072,
+        cmax=96,
+        triplane_size=64,
+        triplane_depth=3,
+        depth_resolution=16,
+        depth_resolution_importance=16,
+        neural_rendering_resolution_initial=32,
+        use_torgb_raw=True,
+        decoder_activation="none",
+        disc_module="MaskDualDiscriminatorV2",
+        mirror=True,
+        gen_pose_cond=True,
+        gpc_reg_prob=0.7,
+        gpc_reg_fade_kimg=20,
+        bcg_reg_prob=0.2,
+        trans_reg=10,
+        density_reg=0,
+        blur_fade_kimg=20,
+        workers=1,
+    ),
 }
 
 SR_MODULES = {128: "SuperresolutionHybrid2X", 256: "SuperresolutionHybrid4X", 512: "SuperresolutionHybrid8XDC"}

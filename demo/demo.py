@@ -1,0 +1,117 @@
+"""From the shipped pictures of heads to a trained network, turning heads, a sheet and a mesh: `make demo`.
+
+It runs the project's own commands, prints each, and ends by saying where the results are.
+"""
+
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+ROOT = Path(__file__).resolve().parents[1]
+if not __package__:  # run as a script: Python looks for modules in this folder, but they are in the one above
+    sys.path[0] = str(ROOT)
+
+from demo.comparison import save_comparison  # noqa: E402
+from dnnlib import UserError, cli  # noqa: E402
+from dnnlib.util import existing_path, make_output_dir  # noqa: E402
+from torch_utils.device import select_device  # noqa: E402
+
+IMAGES = ROOT / "dataset" / "heads-128" / "img.zip"
+MASKS = ROOT / "dataset" / "heads-128" / "seg.zip"
+SHIPPED_MODEL = ROOT / "models" / "heads-128.pkl"
+SEEDS = "0-3"
+FRAMES = 120  # of a full turn
+SHAPE = ["--shapes=true", "--shape-res=128", "--shape-format=.glb"]
+RECIPE = ["--cfg=ffhq", "--preset=heads", "--gpus=1", "--gamma=1", "--gamma_seg=1", "--tick=0.2", "--snap=1000"]
+# What a device can do while somebody waits: minutes of training, and options of train.py that suit it.
+TRAININGS = {
+    "cpu": (4, ["--batch=4"]),
+    "cuda": (20, ["--batch=32", "--neural_rendering_resolution_initial=64"]),
+}
+
+
+@cli.command()
+@click.option("--outdir", help="Where to write", metavar="DIR", default="demo-out")
+@click.option("--img_data", help="Pictures of 128 pixels with labels", metavar="DIR|ZIP", default=str(IMAGES))
+@click.option("--seg_data", help="Their masks", metavar="DIR|ZIP", default=str(MASKS))
+@click.option("--minutes", help="How long to train  [default: 4 on the CPU, 20 on a GPU]", type=cli.FiniteFloat(min=0.01))
+@click.option("--device", help="cpu, cuda or cuda:N; the best there is if not given")
+def main(outdir: str, img_data: str, seg_data: str, minutes: float | None, device: str | None) -> None:
+    """Train on the shipped heads for a few minutes, and show what that network and the shipped one make.
+
+    Run it again, and it trains on from where it stopped.
+
+    \b
+    python demo/demo.py
+    """
+    chosen = select_device(device)
+    usual_minutes, recipe = TRAININGS[chosen.type]
+    folder = make_output_dir(outdir)
+    data = [f"--img_data={existing_path(img_data, 'data set')}", f"--seg_data={existing_path(seg_data, 'data set')}"]
+    training = ["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, f"--device={chosen}"]
+    run(training, seconds=60 * (minutes or usual_minutes))
+    networks = [newest_snapshot(folder / "runs"), SHIPPED_MODEL]
+    for network in networks:
+        show(network, folder, f"--device={chosen}")
+    save_comparison(folder / "sheet.png", networks, img_data, seg_data, chosen)
+    print_results(folder, networks)
+
+
+def run(command: list[str], seconds: float | None = None) -> None:
+    """Run one of the project's commands as a user would, printed first; after `seconds` it is told to finish, as by Ctrl-C.
+
+    UserError if it fails.
+    """
+    print(f"\n$ python {shlex.join(command)}", flush=True)
+    process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        print(f"{seconds / 60:.3g} minutes are over: training ends here for now", flush=True)
+        process.send_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        process.wait()  # the same Ctrl-C has reached it: it writes what it has
+        raise
+    if process.wait() != 0:
+        raise UserError(f"{command[0]} failed; what it said is above")
+
+
+def newest_snapshot(runs: Path) -> Path:
+    """The last network of the runs in a folder."""
+    snapshots = sorted(runs.glob("*/network-snapshot-*.pkl"), key=lambda path: path.stat().st_mtime)
+    if not snapshots:
+        raise UserError(f"no network was written to {runs}; train for longer with --minutes")
+    return snapshots[-1]
+
+
+def show(network: Path, folder: Path, device: str) -> None:
+    """Turning heads, strips of views and a shape of a network, in a folder of `folder` called like it."""
+    place = [f"--outdir={folder}", device]
+    turn = [f"--output={folder / network.stem / 'turning.mp4'}", "--grid=2x2", "--cfg=Head", f"--w-frames={FRAMES}", device]
+    run(["gen_videos.py", f"--network={network}", f"--seeds={SEEDS}", "--trunc=0.7", *turn])
+    run(["gen_samples.py", f"--network={network}", f"--seeds={SEEDS}", *SHAPE, *place])
+
+
+def print_results(folder: Path, networks: list[Path]) -> None:
+    """Where everything is, and what to try next."""
+    trained, shipped = networks
+    print(
+        f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, those of the new and the shipped network"
+    )
+    for network, who in ((trained, "the new network"), (shipped, "the shipped network")):
+        print(f"{folder / network.stem}: {who}: turning.mp4, five views of each seed (.png), shapes for Blender (.glb)")
+    print(f"""
+Next, after `source .venv/bin/activate`:
+  make demo                              # trains the new network for as long again
+  python gen_videos.py --network {shipped.relative_to(ROOT)} --seeds 4-12 --grid 3x3 --cfg Head --outdir out
+  python demo/score.py --network {shipped.relative_to(ROOT)}   # how good it is, in numbers
+  ./gen_pti_script.sh                    # from one picture to a whole head
+  python demo/render_heads.py --help     # more heads, in any number""")
+
+
+if __name__ == "__main__":
+    main()
