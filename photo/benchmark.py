@@ -50,7 +50,10 @@ def errors_of(seen: Seen) -> np.ndarray:
 
 
 def table(pictures: list[Seen]) -> list[str]:
-    """Lines of a table by yaw: how many, how many without a face, mean errors with sign, mean absolute ones, share within 4 degrees."""
+    """Lines of a table by yaw: how many pictures, how many without a face, errors, and the share within 4 degrees.
+
+    Errors are means, with their sign and of their absolute values; the share is of those whose yaw and pitch both are.
+    """
     lines = ["  yaw     number  no face | mean: yaw  pitch  size % | absolute: yaw  pitch  within 4 degrees"]
     yaws = np.array([abs(camera_utils.yaw_pitch_roll_degrees(seen.label)[0].item()) for seen in pictures])
     for low, high in zip(YAW_EDGES, YAW_EDGES[1:]):
@@ -59,7 +62,8 @@ def table(pictures: list[Seen]) -> list[str]:
         if len(found):
             mean, absolute = found.mean(axis=0), np.abs(found).mean(axis=0)
             within = (np.abs(found[:, :2]) <= 4).all(axis=1).mean()
-            numbers = f"{mean[0]:+5.1f}  {mean[1]:+5.1f}  {mean[5]:+6.1f} |      {absolute[0]:8.1f}  {absolute[1]:5.1f}  {within:16.0%}"
+            signed = f"{mean[0]:+5.1f}  {mean[1]:+5.1f}  {mean[5]:+6.1f}"
+            numbers = f"{signed} |      {absolute[0]:8.1f}  {absolute[1]:5.1f}  {within:16.0%}"
             lines.append(f"{low:3d}-{high:<3d}  {len(here):7d}  {len(here) - len(found):7d} |     {numbers}")
     return lines
 

@@ -131,7 +131,10 @@ def view_of_points(label: torch.Tensor, shown: dict[str, tuple[float, float]]) -
 
 
 def view_of_box(label: torch.Tensor, box: tuple[float, float, float, float]) -> View:
-    """The view of a head whose camera is known, from a box (left, top, right, bottom; pixels) round head and hair, chin included."""
+    """The view of a head whose camera is known, from a box round head and hair, from the chin up.
+
+    The box is (left, top, right, bottom) in pixels; UserError if that is no box.
+    """
     seen, _ = project(label, head_outline())
     edges = np.concatenate([seen.min(axis=0), seen.max(axis=0)]) - 0.5
     box_middle, box_size = np.add(box[:2], box[2:]) / 2, np.subtract(box[2:], box[:2])

@@ -51,7 +51,7 @@ class FaceFinder:
     """MediaPipe's face landmarker, looking at a photo through windows of many sizes; a context manager."""
 
     def __init__(self, model_path: str | os.PathLike | None = None):
-        """`model_path` is a face_landmarker.task; see `ModelFile.read` for None.  UserError where it or mediapipe is missing."""
+        """`model_path` is a face_landmarker.task; for None see `ModelFile.read`.  UserError if it or mediapipe is missing."""
         self._mediapipe = load_mediapipe()
         vision = self._mediapipe.tasks.vision
         base = self._mediapipe.tasks.BaseOptions(model_asset_buffer=LANDMARKER.read(model_path))

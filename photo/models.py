@@ -13,7 +13,7 @@ from dnnlib import UserError
 from dnnlib.download import open_url
 from dnnlib.util import existing_path
 
-INSTALL = 'pip install "multi_pose[photo]", or pip install mediapipe'
+INSTALL = "pip install mediapipe, or this project with its extra: pip install -e '.[photo]'"
 MAX_MODEL_BYTES = 1 << 26
 
 

@@ -19,7 +19,7 @@ class PersonSegmenter:
     """MediaPipe's selfie segmenter; a context manager."""
 
     def __init__(self, model_path: str | os.PathLike | None = None):
-        """`model_path` is a selfie_segmenter.tflite; see `ModelFile.read` for None.  UserError where it or mediapipe is missing."""
+        """`model_path` is a selfie_segmenter.tflite; see `ModelFile.read` for None.  UserError without it or mediapipe."""
         self._mediapipe = load_mediapipe()
         vision = self._mediapipe.tasks.vision
         base = self._mediapipe.tasks.BaseOptions(model_asset_buffer=SEGMENTER.read(model_path))

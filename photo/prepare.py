@@ -1,4 +1,4 @@
-"""One photo to what training and inversion need: for each head a square picture, its mask and its label, or a reason why not."""
+"""From one photo to what training needs: for each head a square picture, its mask and its label, or a reason why not."""
 
 from dataclasses import dataclass
 

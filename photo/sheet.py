@@ -13,9 +13,10 @@ PANEL = CELL + CAPTION_HEIGHT  # pixels of a panel's side
 
 
 def draw_debug_sheet(photo: Photo, head: PreparedHead, name: str) -> np.ndarray:
-    """One row, uint8 [PANEL, W, 3]: the photo with frame, box and landmarks, the crop with landmarks, and crop, mask and camera.
+    """One row, uint8 [PANEL, W, 3]: photo, crop, mask, and the crop as its camera sees it.
 
-    The world's axes x, y, z are red, green and blue, the mask is outlined and the rest shaded.
+    The photo shows the frame, the box of the face and its landmarks.  In the last cell the world's axes x, y, z are red,
+    green and blue, the mask is outlined and the rest shaded.
     """
     cell = draw_cell(head.image, head.mask, head.label, name, is_faulty=False)
     mask = np.asarray(head.mask.convert("RGB").resize((CELL, PANEL - CAPTION_HEIGHT)))

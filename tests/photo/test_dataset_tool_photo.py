@@ -12,7 +12,7 @@ import camera_utils
 import dataset_tool_photo
 import dataset_tool_seg
 from dnnlib.archive import Archive, read_labels
-from photo import models
+from photo import data_set, models
 from photo.camera import label_from_angles, project, view_of_landmarks
 from photo.faces import Face
 from photo.frame import Frame
@@ -59,8 +59,8 @@ class FakeSegmenter(Stand):
 
 @pytest.fixture(autouse=True)
 def stand_ins(monkeypatch):
-    monkeypatch.setattr(dataset_tool_photo, "FaceFinder", FakeFinder)
-    monkeypatch.setattr(dataset_tool_photo, "PersonSegmenter", FakeSegmenter)
+    monkeypatch.setattr(data_set, "FaceFinder", FakeFinder)
+    monkeypatch.setattr(data_set, "PersonSegmenter", FakeSegmenter)
 
 
 def make_photo(path, red, size=(400, 300)):

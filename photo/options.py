@@ -1,0 +1,80 @@
+"""Options of the command for photos: which face, and how a head is shown by hand."""
+
+import re
+from typing import Any
+
+import click
+
+from .head_model import HEAD_POINTS
+from .prepare import ALL, LARGEST, HandPose
+
+PLAIN_POINTS = ("right-eye", "left-eye", "mouth")  # what points without names are
+NUMBER = r"[-+]?\d+(?:\.\d+)?"
+ONE_POINT = rf"(?:[a-z-]+=)?{NUMBER},{NUMBER}"
+
+
+class Numbers(click.ParamType):
+    """``a,b,c`` as a tuple of floats: at least `least` of them and at most as many as there are `names`."""
+
+    def __init__(self, *names: str, least: int | None = None):
+        self.name = ",".join(names)
+        self._least, self._most = least or len(names), len(names)
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = [part.strip() for part in str(value).split(",")]
+        if not self._least <= len(parts) <= self._most or not all(re.fullmatch(NUMBER, part) for part in parts):
+            self.fail(f"{value!r} is not of the form {self.name}", param, ctx)
+        return tuple(map(float, parts))
+
+
+class Points(click.ParamType):
+    """``NAME=x,y`` several times, or x,y of the three PLAIN_POINTS, as a dictionary by name."""
+
+    name = "x,y,x,y,x,y"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, tuple[float, float]]:
+        if isinstance(value, dict):
+            return value
+        if not re.fullmatch(rf"\s*{ONE_POINT}(?:[\s,;]+{ONE_POINT})*\s*", value):
+            self.fail(f"{value!r} is not of the form x,y,x,y,x,y or NAME=x,y NAME=x,y", param, ctx)
+        parts = [re.split("[=,]", text) for text in re.findall(ONE_POINT, value)]
+        found = [(part[0] if len(part) == 3 else None, (float(part[-2]), float(part[-1]))) for part in parts]
+        if all(name is None for name, _ in found):
+            if len(found) != len(PLAIN_POINTS):
+                self.fail(f"{len(found)} points; without names there are three: {', '.join(PLAIN_POINTS)}", param, ctx)
+            return dict(zip(PLAIN_POINTS, (place for _, place in found)))
+        points = dict(found)
+        if len(points) < max(2, len(found)) or not points.keys() <= HEAD_POINTS.keys():
+            self.fail(f"{value!r}: give two or more different points of {', '.join(HEAD_POINTS)}, each as NAME=x,y", param, ctx)
+        return points
+
+
+class WhichFace(click.ParamType):
+    """LARGEST, ALL, or a number from 1."""
+
+    name = "largest|all|N"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str | int:
+        if value in (LARGEST, ALL) or isinstance(value, int):
+            return value
+        if not re.fullmatch(r"[1-9]\d{0,5}", value):
+            self.fail(f"{value!r} is none of largest, all, and a number from 1 (the largest)", param, ctx)
+        return int(value)
+
+
+def hand_pose(pose: tuple[float, ...] | None, points: dict | None, box: tuple[float, ...] | None) -> HandPose | None:
+    """What --pose, --points and --box say together, or None without --pose; click.UsageError if they do not agree."""
+    if pose is None:
+        if points or box:
+            raise click.UsageError("--points and --box are of use with --pose yaw,pitch only")
+        return None
+    if (points is None) == (box is None):
+        raise click.UsageError("--pose says how the head is turned; one of --points and --box must say where it is")
+    yaw, pitch, roll = (*pose, 0.0)[:3]
+    if abs(yaw) > 180 or abs(pitch) > 89 or abs(roll) > 180:
+        raise click.UsageError("--pose is in degrees: yaw from -180 to 180, pitch from -89 to 89, roll from -180 to 180")
+    if box and (box[2] <= box[0] or box[3] <= box[1]):
+        raise click.UsageError("--box is left,top,right,bottom in pixels: the right and lower edge lie beyond the others")
+    return HandPose((yaw, pitch, roll), points, box)
