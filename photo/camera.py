@@ -70,6 +70,12 @@ def first_frame(right_eye: np.ndarray, left_eye: np.ndarray, mouth: np.ndarray) 
     return Frame((float(centre[0]), float(centre[1])), 2 * half_side, math.atan2(direction[1], direction[0]))
 
 
+def first_frame_of(landmarks: np.ndarray) -> Frame:
+    """`first_frame` for the landmarks [478, 2 or 3] of a face, in the photo's pixels."""
+    pairs = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)
+    return first_frame(*(landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
+
+
 def view_of_landmarks(landmarks: np.ndarray) -> View:
     """The view of a face from its 478 landmarks [478, 3]: x, y in the photo's pixels, z away from the camera in the same unit.
 
@@ -79,9 +85,7 @@ def view_of_landmarks(landmarks: np.ndarray) -> View:
     model = face_model()
     chosen = model.weights > 0
     points, weights = model.points[chosen], model.weights[chosen]
-    start = first_frame(
-        *(landmarks[list(pair), :2].mean(axis=0) for pair in (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS))
-    )
+    start = first_frame_of(landmarks)
     places = start.from_photo(landmarks[chosen, :2])
     depths = landmarks[chosen, 2] / start.size
     depths = depths - weights @ depths

@@ -9,9 +9,9 @@ from PIL import Image
 
 from dnnlib import UserError
 
-from .camera import View, first_frame, view_of_landmarks
+from .camera import View, first_frame_of, view_of_landmarks
 from .frame import Frame
-from .head_model import LEFT_EYE_CORNERS, MOUTH_CORNERS, OVAL_LANDMARKS, RIGHT_EYE_CORNERS
+from .head_model import OVAL_LANDMARKS
 from .models import LANDMARKER, load_mediapipe, quiet_stderr
 from .photograph import Photo
 
@@ -107,7 +107,7 @@ class FaceFinder:
         """How doubtful a face is, and the mean of two close looks at it."""
         looks = []
         for close_up, extra_turn in ((CLOSE_UP, turn), (SECOND_CLOSE_UP, SECOND_CLOSE_UP_TURN)):
-            first = _frame_of(landmarks)
+            first = first_frame_of(landmarks)
             seen = self._look(photo, Frame(first.centre, close_up * first.size, first.angle + extra_turn))
             if not seen:
                 return None
@@ -133,11 +133,6 @@ def load_model(task: Any, options: Any, path: str | os.PathLike | None) -> Any:
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"mediapipe refuses {path or 'the published model file'}: {reason}") from None
-
-
-def _frame_of(landmarks: np.ndarray) -> Frame:
-    pairs = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)
-    return first_frame(*(landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
 
 
 def _levels(size: tuple[int, int], turns: tuple[float, ...]) -> Iterator[list[Frame]]:

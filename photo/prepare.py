@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 
-from .camera import View, first_frame, label_from_angles, view_of_box, view_of_points
+from .camera import View, first_frame_of, label_from_angles, view_of_box, view_of_points
 from .faces import Face, FaceFinder
-from .head_model import LEFT_EYE_CORNERS, MOUTH_CORNERS, RIGHT_EYE_CORNERS
 from .person_mask import PersonSegmenter
 from .photograph import Photo
 
@@ -116,9 +115,7 @@ def _unfit(photo: Photo, view: View, face: Face | None, min_face: int) -> str | 
         for (name, limit), angle in zip(MAX_ANGLES.items(), view.angles):
             if abs(angle) > limit:
                 return f"the face is seen with a {name} of {angle:.0f} degrees, over {limit:.0f}; {HAND_HINT}"
-        pairs = (RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS)
-        first = first_frame(*(face.landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
-        ratio = view.frame.size / first.size / FRAME_RATIO
+        ratio = view.frame.size / first_frame_of(face.landmarks).size / FRAME_RATIO
         if not RATIO_LIMITS[0] <= ratio <= RATIO_LIMITS[1]:
             return f"eyes, mouth and face do not agree on the head's size (ratio {ratio:.2f}); is it a whole human face?"
     if not all(0 <= place < length for place, length in zip(view.frame.centre, photo.size)):
