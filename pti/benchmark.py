@@ -21,7 +21,7 @@ from pti.pivotal_tuning import Tuning
 from pti.pose import moved
 from pti.projector import Pivot, Projection
 from pti.rendering import rays_start_at_head
-from pti.results import digest_of_network
+from pti.results import digest_of_network, digest_of_target
 from pti.settings import ProjectionSettings, TuningSettings
 from pti.targets import Target, TargetSource
 from torch_utils.device import select_device
@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "two-views": ({}, {}),
     "all": (dict(mask=True, refine_pose=True), dict(mask=True, locality=0.1, back_prior=0.1)),
 }
-PUBLISHED = dict(locality=0.0, back_prior=0.0)  # of the tuning
+WITHOUT = dict(locality=0.0, back_prior=0.0)  # of the tuning, where a variant does not say otherwise
 SECOND_YAW = 60.0  # degrees, of the second photo of `two-views`
 SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # degrees of |yaw|, the end of each
 INPUT = "input"
@@ -93,32 +93,45 @@ def heads_of(source: TargetSource) -> dict[str, list[int]]:
     return heads
 
 
-def run_variant(
-    G: TriPlaneGenerator, variant: str, views: Target, perceptual: torch.nn.Module, steps: int, tuning_steps: int, seed: int
-) -> dict[str, dict[str, list[float]]]:
-    """Invert one head from its most frontal view: stage -> metric -> the value of each of its `views`."""
-    yaws, front = _angles(views)
-    chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if variant == "two-views" else [front]
-    photos = dataclasses.replace(views, images=views.images[chosen], masks=views.masks[chosen], labels=views.labels[chosen])
-    of_projection, of_tuning = VARIANTS[variant]
-    projection = Projection(G, photos, perceptual, ProjectionSettings(steps=steps, seed=seed, **of_projection))
-    for _ in cli.progress(projection.steps(), total=steps, desc=f"{variant}: projection", leave=False):
-        pass
-    pivot = projection.result()
-    found = dict(before=look_round(G, pivot, views))
-    settings = TuningSettings(steps=tuning_steps, seed=seed, **{**PUBLISHED, **of_tuning})
-    tuning = Tuning(G, photos, pivot, perceptual, settings)
-    with tuning.borrowed():
-        for _ in cli.progress(tuning.steps(), total=tuning_steps, desc=f"{variant}: tuning", leave=False):
-            pass
-        found["after"] = look_round(G, pivot, views)
-    return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
+class Bench:
+    """Inverts heads by the variants; what two variants of a head have in common is found once."""
+
+    def __init__(
+        self, G: TriPlaneGenerator, perceptual: torch.nn.Module, projection: ProjectionSettings, tuning: TuningSettings
+    ):
+        self.G, self.perceptual, self.projection, self.tuning = G, perceptual, projection, tuning
+        self._pivots: dict[tuple, Pivot] = {}
+
+    def run(self, variant: str, views: Target) -> dict[str, dict[str, list[float]]]:
+        """Invert a head from its most frontal view: stage -> metric -> the value of each of its `views`."""
+        yaws, front = _angles(views)
+        chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if variant == "two-views" else [front]
+        photos = dataclasses.replace(views, images=views.images[chosen], masks=views.masks[chosen], labels=views.labels[chosen])
+        of_projection, of_tuning = VARIANTS[variant]
+        pivot = self._project(photos, dataclasses.replace(self.projection, **of_projection), variant)
+        found = dict(before=look_round(self.G, pivot, views))
+        settings = dataclasses.replace(self.tuning, **of_tuning)
+        tuning = Tuning(self.G, photos, pivot, self.perceptual, settings)
+        with tuning.borrowed():
+            for _ in cli.progress(tuning.steps(), total=settings.steps, desc=f"{variant}: tuning", leave=False):
+                pass
+            found["after"] = look_round(self.G, pivot, views)
+        return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
+
+    def _project(self, photos: Target, settings: ProjectionSettings, variant: str) -> Pivot:
+        key = (digest_of_target(photos), settings)
+        if key not in self._pivots:
+            search = Projection(self.G, photos, self.perceptual, settings)
+            for _ in cli.progress(search.steps(), total=settings.steps, desc=f"{variant}: projection", leave=False):
+                pass
+            self._pivots[key] = search.result()
+        return self._pivots[key]
 
 
 def table(records: dict[str, dict[str, Any]], variants: list[str]) -> list[str]:
     """Lines with PSNR / SSIM / IoU before and after tuning of each variant, a column for each sector of the yaw.
 
-    `records` are those of all heads: ``VARIANT/HEAD`` -> yaws, which view was the input, and what `run_variant` gave.
+    `records` are those of all heads: ``VARIANT/HEAD`` -> yaws, which view was the input, and what `Bench.run` gave.
     """
     columns = [INPUT, *(name for name, _ in SECTORS)]
     lines = ["PSNR dB / SSIM / mask IoU by |yaw| in degrees", "  ".join([f"{'':24}", *(f"{name:>17}" for name in columns)])]
@@ -152,11 +165,17 @@ def _angles(views: Target) -> tuple[torch.Tensor, int]:
 @click.option("--heads", help="How many heads  [default: all]", type=click.IntRange(min=1))
 @click.option("--num-steps", help="Steps of the projection", type=click.IntRange(min=1), default=ProjectionSettings.steps)
 @click.option("--num-steps-pti", help="Steps of the tuning", type=click.IntRange(min=0), default=TuningSettings.steps)
+@click.option(
+    "--lr-pti",
+    help="Learning rate of the tuning",
+    type=cli.FiniteFloat(min=0, min_open=True),
+    default=TuningSettings.learning_rate,
+)
 @click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=ProjectionSettings.seed)
 @click.option("--vgg", help="VGG16, as TorchScript or state dict", metavar="PATH|URL")
 @click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
-def main(network, data, outdir, variants, heads, num_steps, num_steps_pti, seed, vgg, trust_pickle, device) -> None:
+def main(network, data, outdir, variants, heads, num_steps, num_steps_pti, lr_pti, seed, vgg, trust_pickle, device) -> None:
     """Invert known heads from their frontal view, and compare all views with the truth, with and without each option.
 
     What was measured stays in OUTDIR/benchmark.json: the same command goes on from there.
@@ -170,15 +189,17 @@ def main(network, data, outdir, variants, heads, num_steps, num_steps_pti, seed,
     perceptual = load_perceptual(vgg, device=machine.device)
     G = machine.load(network)
     path = make_output_dir(outdir) / "benchmark.json"
-    asked = dict(network=digest_of_network(G), steps=[num_steps, num_steps_pti], seed=seed, vgg=vgg)
+    asked = dict(network=digest_of_network(G), steps=[num_steps, num_steps_pti], lr_pti=lr_pti, seed=seed, vgg=vgg)
     records = _read(path, asked)
     todo = [(variant, head) for variant in variants for head in groups if f"{variant}/{head}" not in records]
+    tuning = TuningSettings(steps=num_steps_pti, learning_rate=lr_pti, seed=seed, **WITHOUT)
+    bench = Bench(G, perceptual, ProjectionSettings(steps=num_steps, seed=seed), tuning)
     for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
         views = source.load(groups[head], G.img_resolution).to(machine.device)
         if views.masks is None:
             raise UserError(f"{data} has no masks beside its photos: give the folder that holds img and seg")
         yaws, front = _angles(views)
-        found = run_variant(G, variant, views, perceptual, num_steps, num_steps_pti, seed)
+        found = bench.run(variant, views)
         records[f"{variant}/{head}"] = dict(yaws=yaws.tolist(), input=front, **found)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(dict(asked=asked, records=records)) + "\n", encoding="utf-8")

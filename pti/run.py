@@ -48,6 +48,12 @@ COUNT = click.IntRange(min=0)
 @click.option("--outdir", help="Where to write OUTDIR/NETWORK/NAME/", metavar="DIR", required=True)
 @click.option("--num-steps", help="Steps of the projection", type=click.IntRange(min=1), default=PROJECTION.steps)
 @click.option("--num-steps-pti", help="Steps of the tuning", type=COUNT, default=TUNING.steps)
+@click.option(
+    "--lr-pti",
+    help="Learning rate of the tuning; small networks take more",
+    type=cli.FiniteFloat(min=0, min_open=True),
+    default=TUNING.learning_rate,
+)
 @click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=PROJECTION.seed)
 @click.option("--space", help="One latent for all layers, or one for each", type=click.Choice(SPACES), default=PROJECTION.space)
 @click.option("--optimize-noise", help="Also fit the noise of the layers", type=bool, default=PROJECTION.optimize_noise)
@@ -133,6 +139,7 @@ def settings_of(options: dict) -> tuple[ProjectionSettings, TuningSettings]:
     )
     tuning = TuningSettings(
         steps=options["num_steps_pti"],
+        learning_rate=options["lr_pti"],
         mask=options["mask"],
         locality=options["locality"],
         back_prior=options["back_prior"],
