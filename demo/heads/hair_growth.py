@@ -93,7 +93,7 @@ class Site:
         held = np.where(reach > held_from, held_from + rest * np.tanh((reach - held_from) / rest), reach)
         inward = world * (held / reach - 1)[:, None]
         inward[:, 1] = np.minimum(inward[:, 1], 0)
-        return points + inward / self.placement.scale
+        return self.placement.from_world(world + inward)
 
 
 @dataclass(frozen=True)

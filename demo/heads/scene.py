@@ -148,9 +148,10 @@ def _surface(name: str, mesh: Mesh, place: Placement, material: dict[str, Any]) 
     if mesh.opacity is not None:
         shape.add_attribute("vertex_opacity", 1, _flat(mesh.opacity[used]))
     parameters = mi.traverse(shape)
-    parameters["vertex_positions"] = _flat(place.to_world(mesh.vertices[used]))
+    vertices = place.to_world(mesh.vertices)
+    parameters["vertex_positions"] = _flat(vertices[used])
     parameters["faces"] = corners.astype(np.uint32).ravel()
-    parameters["vertex_normals"] = _flat(vertex_normals(mesh.vertices, mesh.faces)[used])
+    parameters["vertex_normals"] = _flat(vertex_normals(vertices, mesh.faces)[used])
     parameters.update()
     return shape
 

@@ -11,6 +11,7 @@ from .geometry import vertex_normals
 from .template import Template, middle_of_eyes
 
 WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # where the eyes are in the published crops, in the units of `camera_utils`
+NOSE_UP = np.radians(6.5)  # a head of level gaze and ears, as the template's is, has this pitch in the labels of photos
 _MEAN_SCALE = 2.41  # world units per metre, fitted on frontal photos
 _MEAN_INTEROCULAR = 0.1483  # world units between the eyes' centres in those photos
 _MEAN_EYE_TO_MOUTH = 0.1607  # world units from the eyes down to the middle of the lips
@@ -64,7 +65,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a head stands in the world of the cameras: metres times `scale`, with its point `anchor` [3] at `place` [3]."""
+    """How a head stands in the world of the cameras: nose up by NOSE_UP, metres times `scale`, `anchor` [3] at `place` [3]."""
 
     scale: float
     anchor: np.ndarray
@@ -72,7 +73,17 @@ class Placement:
 
     def to_world(self, points: np.ndarray) -> np.ndarray:
         """World positions of points [..., 3] in head space."""
-        return (points - self.anchor) * self.scale + self.place
+        return _nose_up(points - self.anchor) * self.scale + self.place
+
+    def from_world(self, points: np.ndarray) -> np.ndarray:
+        """Positions in head space of world points [..., 3]."""
+        return _nose_up((points - self.place) / self.scale, -NOSE_UP) + self.anchor
+
+
+def _nose_up(offsets: np.ndarray, angle: float = NOSE_UP) -> np.ndarray:
+    """Offsets [..., 3] turned about x."""
+    x, y, z = np.moveaxis(offsets, -1, 0)
+    return np.stack([x, y * np.cos(angle) + z * np.sin(angle), z * np.cos(angle) - y * np.sin(angle)], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -260,9 +271,9 @@ def _place(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> P
     Very high skulls are shrunk into the frame.  Coming forward leaves the frontal picture as it is, and brings the back of the skull into those from the side.
     """
     skull = (template.fine_matrix @ at_rest[template.skin])[template.mean_fine[:, 1] > template.eye_middle[1]]
-    tallest = (_SKULL_TOP - WORLD_EYE_MIDDLE[1]) / (skull[:, 1].max() - eye_middle[1])
-    scale = min(_scale(template, at_rest, eye_middle), tallest)
-    depth = scale * (eye_middle[2] - skull[:, 2].min())
+    _, height, front = _nose_up(skull - eye_middle).T
+    scale = min(_scale(template, at_rest, eye_middle), (_SKULL_TOP - WORLD_EYE_MIDDLE[1]) / height.max())
+    depth = -scale * front.min()
     to_camera = np.array([0, 0, camera_utils.DEFAULT_RADIUS]) - WORLD_EYE_MIDDLE
     # After a share t of the way to the camera the back of the skull is at eyes + t·way - (1 - t)·depth.
     missing = _SKULL_BACK - (WORLD_EYE_MIDDLE[2] - depth)

@@ -9,7 +9,7 @@ import pytest
 import camera_utils
 from demo.heads import anny_data
 from demo.heads.geometry import catmull_clark, smoothstep, tangential, triangles, unit, value_noise, vertex_normals
-from demo.heads.shape import WORLD_EYE_MIDDLE, build_head, sample_expression, sample_local_changes, sample_phenotype
+from demo.heads.shape import WORLD_EYE_MIDDLE, Placement, build_head, sample_expression, sample_local_changes, sample_phenotype
 from demo.heads.template import Roots, load_template, sample_roots
 from dnnlib.util import UserError
 
@@ -196,6 +196,14 @@ def test_heads_stand_in_their_place(template, seed):
     assert world[skull, 2].min() > -camera_utils.DEFAULT_RADIUS / camera_utils.DEFAULT_FOCAL / 2  # in pictures from the side
     lips = (template.regions["lips"] > 0.5) & (template.mean_fine[:, 2] > 0.1)
     assert in_picture[lips].mean() == pytest.approx(0.72, abs=0.06)  # as in frontal photos; people differ
+
+
+def test_a_placement_and_its_inverse():
+    placement = Placement(2.4, np.array([0.0, 0.7, 0.1]), WORLD_EYE_MIDDLE)
+    points = np.random.default_rng(0).normal(size=(10, 3))
+    assert np.allclose(placement.from_world(placement.to_world(points)), points)
+    nose, eyes = placement.to_world(placement.anchor + [[0, 0, 0.1], [0, 0, 0]])
+    assert np.degrees(np.arctan2(*(nose - eyes)[1:])) == pytest.approx(6.5)  # up
 
 
 def test_same_traits_same_bits(template):
