@@ -175,7 +175,20 @@ def _angles(views: Target) -> tuple[torch.Tensor, int]:
 @click.option("--vgg", help="VGG16, as TorchScript or state dict", metavar="PATH|URL")
 @click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
-def main(network, data, outdir, variants, heads, num_steps, num_steps_pti, lr_pti, seed, vgg, trust_pickle, device) -> None:
+def main(
+    network: str,
+    data: str,
+    outdir: str,
+    variants: list[str],
+    heads: int | None,
+    num_steps: int,
+    num_steps_pti: int,
+    lr_pti: float,
+    seed: int,
+    vgg: str | None,
+    trust_pickle: bool,
+    device: str | None,
+) -> None:
     """Invert known heads from their frontal view, and compare all views with the truth, with and without each option.
 
     What was measured stays in OUTDIR/benchmark.json: the same command goes on from there.

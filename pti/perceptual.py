@@ -16,7 +16,7 @@ from dnnlib import UserError
 from dnnlib.download import open_url
 
 MAX_PIXELS = 256
-# VGG16: (input channels, output channels) of the 3x3 convolutions, by block; a max-pooling comes before all blocks but the first.
+# VGG16: (input, output channels) of the 3x3 convolutions, by block; a max-pooling comes before all blocks but the first.
 VGG_BLOCKS = (
     ((3, 64), (64, 64)),
     ((64, 128), (128, 128)),

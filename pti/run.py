@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -28,7 +29,7 @@ class Indices(cli.Seeds):
 
     name = "indices"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: Any, ctx: Any) -> list[int] | str:
         return value if value == ALL else super().convert(value, param, ctx)
 
 
@@ -84,7 +85,9 @@ COUNT = click.IntRange(min=0)
 @click.option("--restart", help="Begin anew what is there already", type=bool, default=False)
 @click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
-def main(network: str, target_img: str, target_seg: str | None, idx: list[int] | str, together: bool, outdir: str, **options):
+def main(
+    network: str, target_img: str, target_seg: str | None, idx: list[int] | str, together: bool, outdir: str, **options: Any
+):
     """Find each photo's latent, tune the generator to it, and film and export the head.
 
     Photos must be cropped as their cameras say: dataset_tool_photo.py makes such crops.  A run that was stopped goes on
@@ -126,7 +129,7 @@ def main(network: str, target_img: str, target_seg: str | None, idx: list[int] |
             ) from None
 
 
-def settings_of(options: dict) -> tuple[ProjectionSettings, TuningSettings]:
+def settings_of(options: dict[str, Any]) -> tuple[ProjectionSettings, TuningSettings]:
     """The settings of both stages that the command's `options` ask for."""
     projection = ProjectionSettings(
         space=options["space"],

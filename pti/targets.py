@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Callable
 
 import numpy as np
 import PIL.Image
@@ -111,12 +112,13 @@ def _match_masks(images: Archive, masks: Archive | None, names: list[str]) -> di
     missing = [name for name in names if stem(name) not in by_stem]
     if missing:
         raise UserError(
-            f"{masks.path} does not match {images.path}: {len(missing)} of {len(names)} photos have no mask, such as {missing[0]}"
+            f"{masks.path} does not match {images.path}: {len(missing)} of {len(names)} photos have no mask, "
+            f"such as {missing[0]}"
         )
     return {name: by_stem[stem(name)] for name in names}
 
 
-def _decode(archive: Archive, name: str, decode) -> PIL.Image.Image:
+def _decode(archive: Archive, name: str, decode: Callable[[bytes], PIL.Image.Image]) -> PIL.Image.Image:
     try:
         return decode(archive.read(name))
     except UserError as error:
@@ -126,7 +128,8 @@ def _decode(archive: Archive, name: str, decode) -> PIL.Image.Image:
 def _to_size(picture: PIL.Image.Image, resolution: int, name: str) -> np.ndarray:
     if picture.width != picture.height:
         raise UserError(
-            f"{name} is {picture.width}x{picture.height}, and cameras of labels see squares: prepare it with dataset_tool_photo.py"
+            f"{name} is {picture.width}x{picture.height}, and cameras of labels see squares: "
+            "prepare it with dataset_tool_photo.py"
         )
     kind = PIL.Image.Resampling.BOX if picture.width >= resolution else PIL.Image.Resampling.BILINEAR
     return np.asarray(picture.resize((resolution, resolution), kind))
