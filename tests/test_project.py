@@ -11,10 +11,14 @@ tomllib = pytest.importorskip("tomllib")  # Python 3.11
 ROOT = Path(__file__).parent.parent
 
 
+LARGE_EXTRAS = {"heads"}  # gigabytes that using the toolkit does not need
+
+
 def declared():
-    """Name -> requirement of everything that pyproject.toml asks for, extras included."""
+    """Name -> requirement of everything that pyproject.toml asks for, with all extras but the large ones."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    texts = project["dependencies"] + [text for extra in project["optional-dependencies"].values() for text in extra]
+    extras = [texts for name, texts in project["optional-dependencies"].items() if name not in LARGE_EXTRAS]
+    texts = sum(extras, project["dependencies"])
     return {requirement.name: requirement for requirement in map(Requirement, texts)}
 
 
