@@ -82,6 +82,17 @@ def test_scripts_take_the_file_and_draw_the_same(network, tmp_path):  # noqa: F8
     assert all((picture(one) == picture(other)).all() for one, other in zip(ours, theirs))
 
 
+def test_a_snapshot_of_one_network(network, tmp_path):  # noqa: F811
+    path = tmp_path / "model.pkl"
+    code, output = invoke(network, "--out", path)
+    assert (code, output.split()[:2]) == (0, ["Wrote", str(path)])
+    with open(path, "rb") as file:
+        content = pickle.load(file)
+    assert list(content) == ["G_ema"]
+    same(pictures(content["G_ema"]), pictures(load_network(network)))
+    assert not path.with_suffix(".json").exists()
+
+
 def test_any_network_of_a_snapshot(D, tmp_path):  # noqa: F811
     (tmp_path / "network.pkl").write_bytes(pickle.dumps(dict(D=D)))
     code, output = invoke(tmp_path / "network.pkl", "--out", tmp_path / "d.safetensors", "--key", "D")
@@ -290,7 +301,7 @@ def test_another_json_is_not_replaced(exported, tiny):  # noqa: F811
 def test_mistakes_on_the_command_line(exported, tmp_path):
     for words, code, reason in (
         ([tmp_path / "none.pkl", "--out", exported], 1, "none.pkl"),
-        ([exported, "--out", tmp_path / "model.pkl"], 1, "must end in .safetensors"),
+        ([exported, "--out", tmp_path / "model.pt"], 1, "must end in .safetensors or .pkl"),
         ([exported, "--out", exported, "--key", "D"], 1, "no 'D' in it"),
         ([exported, "--out", exported, "--key", "E"], 2, "'E' is not one of"),
         ([exported], 2, "--out"),

@@ -1,11 +1,12 @@
-"""Write a network of a snapshot as safetensors: weights, and its constructor as JSON.  No pickle, nothing that could run.
+"""Write one network of a snapshot to a file of its own, to be handed on: every command takes it as --network.
 
-MODEL.safetensors holds both and is all that is needed: every command takes it as --network.  MODEL.json beside it is the
-same JSON for people to read.
+MODEL.safetensors holds weights, and its constructor as JSON: no pickle, nothing that could run.  MODEL.json beside it is the
+same JSON for people to read.  MODEL.pkl is a snapshot with nothing else in it, which plain Python loads with the code it needs.
 
 \b
-Example:
+Examples:
   python -m training.export network-snapshot-001000.pkl --out model.safetensors
+  python -m training.export network-snapshot-001000.pkl --out model.pkl
 """
 
 import json
@@ -19,18 +20,25 @@ from dnnlib.cli import command
 from dnnlib.util import atomic_path, make_output_dir
 from torch_utils import persistence
 from training import weights_file
+from training.checkpoint import save_snapshot
 from training.loading import KEPT_ATTRIBUTES, NETWORKS, load_network
 from training.weights_file import SUFFIX, WeightsFile
 
+SNAPSHOT_SUFFIX = ".pkl"
+
 
 def export_network(network: torch.nn.Module, path: Path, key: str = "G_ema") -> None:
-    """Write `network` to `path` (of suffix .safetensors) and its constructor to the .json beside it.
+    """Write `network` to `path` by its suffix: .pkl, or .safetensors with its constructor in the .json beside it.
 
-    Each file appears whole, the first only after `load_network` was able to read it back under the name `key`.  UserError
-    if it was not, or if the .json there is somebody else's.
+    Each file appears whole, the .safetensors only after `load_network` was able to read it back under the name `key`.
+    UserError if it was not, or if the .json there is somebody else's.
     """
-    if path.suffix != SUFFIX:
-        raise UserError(f"--out {path}: the name must end in {SUFFIX}")
+    if path.suffix not in (SUFFIX, SNAPSHOT_SUFFIX):
+        raise UserError(f"--out {path}: the name must end in {SUFFIX} or {SNAPSHOT_SUFFIX}")
+    if path.suffix == SNAPSHOT_SUFFIX:
+        make_output_dir(path.parent)
+        save_snapshot(path, {key: network}, {})
+        return
     description = path.with_suffix(".json")
     if description.exists() and not _is_description(description):
         raise UserError(f"{description} is not an export's and would be replaced; choose another name for --out")
@@ -70,13 +78,14 @@ def _is_description(path: Path) -> bool:
 
 @command(help=__doc__)
 @click.argument("network", metavar="PKL")
-@click.option("--out", help=f"File to write, NAME{SUFFIX}", metavar="FILE", required=True)
+@click.option("--out", help=f"File to write, NAME{SUFFIX} or NAME{SNAPSHOT_SUFFIX}", metavar="FILE", required=True)
 @click.option("--key", help="Which network of the snapshot", type=click.Choice(NETWORKS), default="G_ema")
 @click.option("--trust-pickle", help="Run code stored in the snapshot; only for files you trust", is_flag=True)
 def main(network: str, out: str, key: str, trust_pickle: bool) -> None:
     path = Path(out)
     export_network(load_network(network, key, trust_pickle=trust_pickle), path, key)
-    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json')}")
+    description = f" and {path.with_suffix('.json')}" if path.suffix == SUFFIX else ""
+    print(f"Wrote {path} ({path.stat().st_size / 1e6:.1f} MB){description}")
 
 
 if __name__ == "__main__":
