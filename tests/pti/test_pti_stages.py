@@ -201,6 +201,8 @@ def test_strips_change_neither_picture_nor_gradient_but_need_less(generator, mon
 
 def test_memory_decides_how_many_strips(generator, monkeypatch):
     monkeypatch.setattr(generator, "neural_rendering_resolution", 64)  # rays need most of the memory
+    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution", 24)
+    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution_importance", 24)
     kept = [rendering._bytes_of_a_view(generator, Drawing(strips=strips)) for strips in (1, 4)]
     assert kept[1] < 0.8 * kept[0]
     weights = 4 * sum(parameter.nbytes for parameter in generator.parameters())
