@@ -121,9 +121,13 @@ class FullyConnectedLayer(torch.nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
+    def scaled(self, dtype=torch.float32):
+        """Weight [out_features, in_features] and bias [out_features] or None as `forward` uses them."""
+        b = None if self.bias is None else self.bias.to(dtype) * self.bias_gain
+        return self.weight.to(dtype) * self.weight_gain, b
+
     def forward(self, x):
-        w = self.weight.to(x.dtype) * self.weight_gain
-        b = None if self.bias is None else self.bias.to(x.dtype) * self.bias_gain
+        w, b = self.scaled(x.dtype)
         if self.activation == "linear":
             return F.linear(x, w, b)
         return bias_act.bias_act(x @ w.T, b, act=self.activation)

@@ -11,6 +11,7 @@ import camera_utils
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
 from torch_utils import misc, persistence
+from torch_utils.ops import softplus_mlp
 from training.networks_stylegan2 import FullyConnectedLayer, Generator, MappingNetwork, SynthesisNetwork, ToRGBLayer
 from training.rendering_settings import GridModel, RenderingSettings
 from training.superresolution import resize
@@ -47,7 +48,9 @@ class OSGDecoder(torch.nn.Module):
     def decode(self, features):
         """Features [N, M, n_features] -> density [N, M, 1] before softplus, and colour features [N, M, out]."""
         batch, points, channels = features.shape
-        out = self.net(features.reshape(batch * points, channels)).reshape(batch, points, -1)
+        first, _, last = self.net
+        out = softplus_mlp.softplus_mlp(features.reshape(batch * points, channels), *first.scaled(), *last.scaled())
+        out = out.reshape(batch, points, -1)
         sigma, rgb = out[..., :1], out[..., 1:]
         if self.activation == "sigmoid":
             rgb = torch.sigmoid(rgb) * 1.002 - 0.001  # saturation without vanishing gradients (Barron 2021, mip-NeRF)

@@ -2,6 +2,7 @@
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/constant_pad_nd.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros.h>
@@ -10,6 +11,7 @@
 #include "bias_act.h"
 #include "composite.h"
 #include "grid_lookup.h"
+#include "softplus_mlp.h"
 #include "upfirdn2d.h"
 
 namespace {
@@ -161,6 +163,62 @@ std::tuple<Tensor, Tensor> composite_grad_cpu(const Tensor& grad, const Tensor& 
     return {grad_weights, grad_features};
 }
 
+// Two layers with softplus between
+
+constexpr int64_t MLP_CHUNK = 512;  // points whose gradients to weights are summed one after the other; torch adds up the rest
+
+// The weights as the arithmetic wants them, and what holds their memory.
+struct MlpWeights {
+    Tensor w1, w1_transposed, b1, w2, w2_transposed, b2;
+    int64_t padded;
+
+    MlpWeights(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2)
+        : w1(w1.contiguous()), w1_transposed(w1.t().contiguous()), b1(b1.contiguous()), w2(w2.contiguous()) {
+        const int64_t lanes = 64 / x.element_size();
+        TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(1) == w1.size(1), "x must be contiguous, [points, inputs]");
+        TORCH_CHECK(w1.size(0) % lanes == 0 && w1.size(1) % lanes == 0, "inputs and hidden features must be whole vectors");
+        padded = (w2.size(0) + lanes - 1) / lanes * lanes;
+        w2_transposed = at::constant_pad_nd(w2.t(), {0, padded - w2.size(0)}).contiguous();
+        this->b2 = at::constant_pad_nd(b2, {0, padded - w2.size(0)}).contiguous();
+    }
+
+    template <typename T>
+    Mlp<T> get() const {
+        return {w1.size(1), w1.size(0), w2.size(0), padded, w1.const_data_ptr<T>(), w1_transposed.const_data_ptr<T>(),
+                b1.const_data_ptr<T>(), w2.const_data_ptr<T>(), w2_transposed.const_data_ptr<T>(), b2.const_data_ptr<T>()};
+    }
+};
+
+Tensor softplus_mlp_cpu(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+    const MlpWeights weights(x, w1, b1, w2, b2);
+    Tensor out = at::empty({x.size(0), w2.size(0)}, x.options());
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "softplus_mlp", [&] {
+        at::parallel_for(0, x.size(0), POINTS_GRAIN, [&](int64_t begin, int64_t end) {
+            softplus_mlp(weights.get<scalar_t>(), x.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>(), begin, end);
+        });
+    });
+    return out;
+}
+
+// Gradients of x, w1, b1, w2, b2.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> softplus_mlp_grad_cpu(const Tensor& grad, const Tensor& x, const Tensor& w1,
+                                                                         const Tensor& b1, const Tensor& w2, const Tensor& b2) {
+    const MlpWeights weights(x, w1, b1, w2, b2);
+    TORCH_CHECK(grad.is_contiguous() && grad.numel() == x.size(0) * w2.size(0), "gradient of the outputs");
+    const int64_t chunks = (x.size(0) + MLP_CHUNK - 1) / MLP_CHUNK;
+    Tensor grad_x = at::empty_like(x), sums = at::empty({chunks, w1.numel() + b1.numel() + w2.numel() + b2.numel()}, x.options());
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "softplus_mlp_grad", [&] {
+        at::parallel_for(0, chunks, 1, [&](int64_t begin, int64_t end) {
+            for (int64_t chunk = begin; chunk < end; chunk++)
+                softplus_mlp_grad(weights.get<scalar_t>(), grad.const_data_ptr<scalar_t>(), x.const_data_ptr<scalar_t>(),
+                                  grad_x.data_ptr<scalar_t>(), sums.data_ptr<scalar_t>() + chunk * sums.size(1),
+                                  chunk * MLP_CHUNK, std::min(x.size(0), (chunk + 1) * MLP_CHUNK));
+        });
+    });
+    const auto parts = sums.sum(0).split_with_sizes({w1.numel(), b1.numel(), w2.numel(), b2.numel()});
+    return {grad_x, parts[0].view(w1.sizes()), parts[1], parts[2].view(w2.sizes()), parts[3]};
+}
+
 // Bias and activation
 
 constexpr int64_t CHUNK = 32768;  // elements that a thread takes at a time where channels lie side by side
@@ -302,4 +360,9 @@ TORCH_LIBRARY(multi_pose, m) {
         "upfirdn2d(Tensor x, Tensor taps, int up_x, int up_y, int down_x, int down_y, int left, int right, int top, int bottom) "
         "-> Tensor",
         upfirdn2d_cpu);
+    m.def("softplus_mlp(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) -> Tensor", softplus_mlp_cpu);
+    m.def(
+        "softplus_mlp_grad(Tensor grad, Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+        softplus_mlp_grad_cpu);
 }
