@@ -14,14 +14,16 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the project is used in place, installed or not
+if not __package__:  # run as a script: Python looks for modules in this folder, but they are in the one above
+    sys.path[0] = str(ROOT)
 
 from demo.scores import figures, samples  # noqa: E402
 from demo.scores.consistency import TOLERANCE, Agreement, compare_all, thin_out  # noqa: E402
-from demo.scores.faces import FaceFinder, NotMeasurable, open_finder  # noqa: E402
+from demo.scores.faces import NotMeasurable, open_finder  # noqa: E402
 from demo.scores.held_out import HeldOut, load_held_out, load_jitter  # noqa: E402
 from dnnlib import cli  # noqa: E402
 from dnnlib.util import atomic_path, make_output_dir  # noqa: E402
+from photo.faces import FaceFinder  # noqa: E402
 from training import inference  # noqa: E402
 from training.generation_options import trunc_option  # noqa: E402
 from training.images import picture  # noqa: E402
@@ -161,8 +163,8 @@ def _faces(pictures: dict[str, list[np.ndarray]], truth: HeldOut, finder: FaceFi
         return figures.faces_not_measured(str(finder))
     yaws = np.abs(truth.yaws)
     chosen = {"front": yaws <= max(map(abs, SIDES["front"])) + 1, "back": yaws >= min(map(abs, SIDES["back"])) - 1}
-    ours = {side: [finder.finds_face(view) for view in views] for side, views in pictures.items()}
-    theirs = {side: [finder.finds_face(view) for view in truth.pictures[chosen[side]]] for side in pictures}
+    ours = {side: [finder.shows_face(view) for view in views] for side, views in pictures.items()}
+    theirs = {side: [finder.shows_face(view) for view in truth.pictures[chosen[side]]] for side in pictures}
     return figures.face_figures(ours, theirs)
 
 

@@ -66,6 +66,11 @@ class FaceFinder:
     def __exit__(self, *exc_info: Any) -> None:
         self._landmarker.close()
 
+    def shows_face(self, picture: np.ndarray) -> bool:
+        """Whether one look at a square picture, uint8 [H, H, 3], shows a face: for pictures framed like a portrait."""
+        size = (max(len(picture), LOOK_PIXELS),) * 2  # small ones are enlarged, for the detector's sake
+        return bool(self._look_at(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)))
+
     def find(self, photo: Photo, every_size: bool = False) -> list[Face]:
         """The faces of a photo, the largest first.
 
