@@ -76,11 +76,12 @@ def first_frame_of(landmarks: np.ndarray) -> Frame:
     return first_frame(*(landmarks[list(pair), :2].mean(axis=0) for pair in pairs))
 
 
-def view_of_landmarks(landmarks: np.ndarray) -> View:
+def view_of_landmarks(landmarks: np.ndarray, pitch_gain: float = 1.0, pitch_offset: float = 0.0) -> View:
     """The view of a face from its 478 landmarks [478, 3]: x, y in the photo's pixels, z away from the camera in the same unit.
 
     Least squares over rotation, place and size: the model's points must fall on the landmarks, and their depths (from the
-    mean, since only differences are known) on the landmarks' z.
+    mean, since only differences are known) on the landmarks' z.  The pitch is then multiplied and shifted (degrees) by what the
+    finder of the landmarks is known to be off, and place and size are fitted to it.
     """
     model = face_model()
     chosen = model.weights > 0
@@ -91,22 +92,24 @@ def view_of_landmarks(landmarks: np.ndarray) -> View:
     depths = depths - weights @ depths
     width_per_depth = camera_utils.DEFAULT_FOCAL / camera_utils.DEFAULT_RADIUS
 
-    def rotation_of(unknowns: np.ndarray) -> np.ndarray:
-        return Rotation.from_rotvec(unknowns[:3]).as_matrix() @ FRONTAL
+    def label_of(turn: np.ndarray) -> torch.Tensor:
+        return label_from_rotation(Rotation.from_rotvec(turn).as_matrix() @ FRONTAL)
 
-    def residuals(unknowns: np.ndarray) -> np.ndarray:
-        size = math.exp(unknowns[5])
-        seen, distance = project(label_from_rotation(rotation_of(unknowns)), points)
-        aside = unknowns[3:5] + size * (seen - 0.5) - places
+    def residuals(place: np.ndarray, label: torch.Tensor) -> np.ndarray:
+        size = math.exp(place[2])
+        seen, distance = project(label, points)
+        aside = place[:2] + size * (seen - 0.5) - places
         behind = size * width_per_depth * (distance - weights @ distance) - depths
         errors = np.concatenate([aside, DEPTH_WEIGHT * behind[:, None]], axis=1) / size
         return (errors * np.sqrt(weights)[:, None]).ravel()
 
-    solution = least_squares(residuals, [0, 0, 0, 0.5, 0.5, 0], method="lm")
-    centre = start.to_photo(solution.x[3:5])
-    frame = Frame((float(centre[0]), float(centre[1])), start.size * math.exp(solution.x[5]), start.angle)
-    label = label_from_rotation(rotation_of(solution.x)).to(torch.float32)
-    return View(frame, label, math.sqrt(2 * solution.cost))
+    found = least_squares(lambda x: residuals(x[3:], label_of(x[:3])), [0, 0, 0, 0.5, 0.5, 0], method="lm")
+    yaw, pitch, roll = camera_utils.yaw_pitch_roll_degrees(label_of(found.x[:3])).tolist()
+    label = label_from_angles(yaw, pitch_gain * pitch + pitch_offset, roll)
+    placed = least_squares(residuals, found.x[3:], args=(label,), method="lm")
+    centre = start.to_photo(placed.x[:2])
+    frame = Frame((float(centre[0]), float(centre[1])), start.size * math.exp(placed.x[2]), start.angle)
+    return View(frame, label.to(torch.float32), math.sqrt(2 * found.cost))
 
 
 def view_of_points(label: torch.Tensor, shown: dict[str, tuple[float, float]]) -> View:

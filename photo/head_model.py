@@ -2,9 +2,8 @@
 
 `landmarks.csv` has a row for each of MediaPipe's 478 face landmarks: x, y, z in world units (see `camera_utils`), and a
 weight.  The points were triangulated from pictures whose cameras are known: two published photos with their labels, which
-fix size, place and tilt, and 43 rendered heads seen from up to 50 degrees, turned by the 7.2 degrees of pitch by which
-they differ from the photos; the photos count four times as much in all.  The points were made symmetrical.  `photo.calibrate`
-does this anew.  The weights, which sum to 1, are those of MediaPipe's own face geometry: 33 points that expressions hardly
+count twice, and 827 views of the shipped rendered heads from up to 50 degrees, which count once in all; then made symmetrical
+(`photo.calibrate`).  The weights, which sum to 1, are those of MediaPipe's own face geometry: 33 points that expressions hardly
 move.
 """
 
