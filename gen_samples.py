@@ -9,8 +9,9 @@ from dnnlib import cli
 from dnnlib.util import make_output_dir
 from training import inference
 from training.generation_options import network_options, shape_options, trunc_option
+from training.head_file import save_shape
 from training.images import picture, save_image, tile
-from training.shapes import check_format, save_shape
+from training.shapes import check_format
 
 
 @cli.command()
@@ -36,7 +37,8 @@ def main(
 ) -> None:
     """Draw a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) of each seed.
 
-    With --shapes true the density (.mrc) or a coloured mesh (.ply, .obj, .glb) is written beside each strip.
+    With --shapes true the density (.mrc) or a mesh in metres is written beside each strip: with a texture and the first
+    view's camera (.glb), or coloured by the vertex (.ply, .obj).
 
     \b
     python gen_samples.py --network PKL --seeds 0-3 --outdir out --trunc 0.7 --shapes true
@@ -55,7 +57,7 @@ def main(
         strip = [picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)]
         save_image(tile(np.concatenate(strip), columns=len(strip)), folder / f"seed{seed:04d}.png")
         if shapes:
-            save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, shape_level)
+            save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, labels[0], shape_level)
     print(f"Wrote {len(seeds)} strips to {folder}")
 
 

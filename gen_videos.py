@@ -9,7 +9,8 @@ from dnnlib import cli
 from dnnlib.util import make_output_dir
 from training import inference, videos
 from training.generation_options import network_options, shape_options, trunc_option
-from training.shapes import check_format, save_shape
+from training.head_file import save_shape
+from training.shapes import check_format
 
 
 @cli.command()
@@ -80,7 +81,8 @@ def main(
         videos.write_video(frames, file, fps, total=len(cells[0]) * w_frames)
         print(f"Wrote {file}")
     for seed in dict.fromkeys(seeds) if shapes else ():
-        save_shape(G, inference.prepare(G, ws_of([seed])), folder / f"seed{seed:04d}{shape_format}", shape_res, shape_level)
+        face, file = inference.prepare(G, ws_of([seed])), folder / f"seed{seed:04d}{shape_format}"
+        save_shape(G, face, file, shape_res, camera(path.view(0)), shape_level)
 
 
 def plan_videos(

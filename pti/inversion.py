@@ -12,7 +12,6 @@ import torch
 
 import camera_utils
 from dnnlib import cli
-from pti import bake, head_file
 from pti.pivotal_tuning import Tuning
 from pti.projector import Pivot, Projection, Step, noise_in
 from pti.rendering import plan_drawing, rays_start_at_head
@@ -22,7 +21,9 @@ from pti.targets import Target, TargetSource
 from torch_utils.device import peak_memory_gb
 from training import inference, shapes
 from training.checkpoint import save_snapshot
+from training.head_file import save_head
 from training.images import picture, save_image, tile, to_uint8
+from training.mesh_texture import Shot, head_mask
 from training.triplane import Face, TriPlaneGenerator
 from training.videos import write_video
 
@@ -142,11 +143,9 @@ class Inversion:
         shapes.save_volume(densities, self.results.volume)
         if head.exists():
             return
-        surface = head_file.head_surface(densities, G.rendering_kwargs.box_warp, self.wanted.shape_level)
         with rays_start_at_head(G):
-            seen = [bake.head_mask(view) for view in _photo_views(G, face, pivot)]
-            photos = bake.photo_shots(self.target.images, self.target.masks, pivot.labels, seen)
-            head_file.save_head(G, face, surface, head, photos, pivot.labels[:1])
+            photos = photo_shots(self.target, pivot, _photo_views(G, face, pivot))
+            save_head(G, face, densities, head, pivot.labels[:1], self.wanted.shape_level, photos)
 
     def _missing_after_tuning(self) -> bool:
         files = [self.results.video_after] if self.wanted.video else []
@@ -165,6 +164,16 @@ def prepare(G: TriPlaneGenerator, pivot: Pivot) -> Face:
 def _photo_views(G: TriPlaneGenerator, face: Face, pivot: Pivot) -> list[dict[str, torch.Tensor]]:
     with rays_start_at_head(G):
         return list(inference.views(G, face, pivot.labels.split(1)))
+
+
+def photo_shots(target: Target, pivot: Pivot, seen: list[dict[str, torch.Tensor]]) -> list[Shot]:
+    """The photos as the texture of a mesh takes them, from the cameras of `pivot`.
+
+    Without masks, the head is where the generator has it in what those cameras have `seen`.
+    """
+    masks = [head_mask(view) for view in seen] if target.masks is None else target.masks.split(1)
+    shots = zip(target.images.split(1), masks, pivot.labels.split(1), strict=True)
+    return [Shot(*shot, is_photo=True) for shot in shots]
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Shapes: the lattice's axes, border and flip; meshes of a solid that is nowhere symmetric."""
+"""Shapes: the lattice's axes, border and flip; the surface of a solid that is nowhere symmetric."""
 
 import importlib
 import json
@@ -14,7 +14,7 @@ from fill import fill
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
-from training import inference, shapes
+from training import head_file, inference, mesh_texture, shapes
 
 CENTRE, RADIUS = (0.2, 0.1, -0.05), 0.12  # a ball off the origin: mirroring any axis, or swapping two, moves it
 
@@ -83,7 +83,7 @@ def test_lattice_does_not_depend_on_the_size_of_the_pieces(torgb, monkeypatch):
 
 
 def test_volume_file_is_flipped_in_x(ball_face, tmp_path):
-    shapes.save_shape(*ball_face, tmp_path / "a.mrc", resolution=33)
+    head_file.save_shape(*ball_face, tmp_path / "a.mrc", 33, camera_utils.orbit_label(0, 0))
     with mrcfile.open(tmp_path / "a.mrc") as file:
         data = file.data.copy()
     assert data.dtype == np.float32 and data.shape == (33, 33, 33)
@@ -96,7 +96,7 @@ def test_volume_file_is_flipped_in_x(ball_face, tmp_path):
 def test_surface_has_the_right_place_size_and_orientation(ball_face):
     trimesh = pytest.importorskip("trimesh")
     pytest.importorskip("skimage")
-    vertices, faces = shapes.surface(shapes.density_grid(*ball_face, resolution=80), 1.0, shapes.DEFAULT_LEVEL)
+    vertices, faces, _ = shapes.surface(shapes.density_grid(*ball_face, resolution=80), 1.0)
     np.testing.assert_allclose(np.linalg.norm(vertices - CENTRE, axis=1), RADIUS, atol=5e-4)
     mesh = trimesh.Trimesh(vertices, faces, process=False)
     assert mesh.is_watertight
@@ -107,7 +107,7 @@ def test_surface_is_where_the_camera_sees_it(ball_face):
     """The middle of the mesh, projected into a picture from the side, is the middle of the mask drawn there."""
     pytest.importorskip("skimage")
     G, face = ball_face
-    middle = shapes.surface(shapes.density_grid(G, face, 64), 1.0, shapes.DEFAULT_LEVEL)[0].mean(axis=0)
+    middle = shapes.surface(shapes.density_grid(G, face, 64), 1.0).vertices.mean(axis=0)
     label = inference.orbit(G)(inference.View(yaw=0.6, pitch=-0.3))
     mask = inference.render(G, face, label)["image_mask"][0, 0]
     cam2world, intrinsics = camera_utils.unpack_label(label[0])
@@ -134,18 +134,17 @@ def test_a_face_that_nowhere_reaches_the_usual_level_gets_half_its_highest(capsy
     assert "reach 7, not 10" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("suffix", shapes.MESH_FORMATS)
-def test_mesh_files_keep_places_and_colours(ball_face, tmp_path, suffix):
-    trimesh = pytest.importorskip("trimesh")
+def test_what_floats_about_the_head_is_left_out(ball_face):
+    """A second, smaller ball in a corner."""
     pytest.importorskip("skimage")
-    path = tmp_path / f"head{suffix}"
-    shapes.save_shape(*ball_face, path, resolution=48)
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
-    mesh = trimesh.load(path, force="mesh", process=False)
-    np.testing.assert_allclose(mesh.bounds, np.array(CENTRE) + np.array([[-RADIUS], [RADIUS]]), atol=0.002)
-    assert mesh.volume > 0
-    expected = (np.asarray(mesh.vertices) + 0.5) * 255  # the field's colours
-    np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected, atol=1.0)
+    densities = shapes.density_grid(*ball_face, resolution=48)
+    alone = shapes.surface(densities, 1.0)
+    densities[8:11, 8:11, 8:11] = 100
+    again = shapes.surface(densities, 1.0)
+    np.testing.assert_allclose(again.vertices, alone.vertices)
+    assert np.array_equal(again.faces, alone.faces)
+    outward = (alone.vertices - CENTRE) / np.linalg.norm(alone.vertices - CENTRE, axis=1, keepdims=True)
+    assert (outward * alone.normals).sum(axis=1).min() > 0.98
 
 
 def test_colours_are_those_of_the_raw_picture(torgb):
@@ -158,7 +157,7 @@ def test_colours_are_those_of_the_raw_picture(torgb):
 
     original, torgb.query = torgb.query, solid
     try:
-        color = shapes.vertex_colors(torgb, face, np.zeros([5, 3]))
+        color = mesh_texture.vertex_colors(torgb, face, np.zeros([5, 3]))
         seen = inference.render(torgb, face, inference.orbit(torgb)(inference.View(0.0)))["image_raw"]
     finally:
         torgb.query = original

@@ -70,7 +70,7 @@ _SHAPE_OPTIONS = (
     click.option("--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=_needs_shapes),
     click.option(
         "--shape-format",
-        help="Density volume (.mrc) or coloured mesh",
+        help="Density volume (.mrc), or mesh: .glb has a texture",
         type=click.Choice(SHAPE_FORMATS),
         default=SHAPE_FORMATS[0],
         callback=_needs_shapes,

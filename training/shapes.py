@@ -1,20 +1,20 @@
-"""Shapes: the density of a face on a lattice, as an .mrc volume or as a coloured mesh.
+"""Shapes: the density of a face on a lattice, as an .mrc volume, and its surface.  `head_file` writes that to files.
 
 The lattice [R, R, R] spans the cube of side box_warp, corners included: axis 0 is the world's x, 1 is y, 2 is z.
 """
 
 import importlib
 import os
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import mrcfile
 import numpy as np
 import torch
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from dnnlib import UserError, cli
 from dnnlib.util import atomic_path
-from training.images import to_uint8
 from training.triplane import Face, TriPlaneGenerator
 
 VOLUME_FORMAT = ".mrc"
@@ -23,6 +23,15 @@ SHAPE_FORMATS = (VOLUME_FORMAT, *MESH_FORMATS)
 EMPTY_DENSITY = -1000.0  # what the border of a lattice is set to
 DEFAULT_LEVEL = 10.0  # density (before softplus) of the surface: customary in this family of networks
 CHUNK_POINTS = 2**16  # looked up at a time: about 100 MB
+MIN_FACES = 4
+
+
+class Surface(NamedTuple):
+    """A closed mesh: vertices [V, 3] in world units, outward faces [F, 3], unit normals [V, 3]."""
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    normals: np.ndarray
 
 
 def border_width(resolution: int) -> int:
@@ -53,11 +62,28 @@ def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
         volume.set_data(np.ascontiguousarray(densities[::-1]))
 
 
-def surface(densities: np.ndarray, box_warp: float, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] in world units and outward triangles [F, 3] where the density is `level`, by marching cubes.
+def surface(densities: np.ndarray, box_warp: float, level: float | None = None) -> Surface:
+    """The largest closed surface at density `level` of a lattice (`usual_level` for None): what floats about it is left out.
 
     World axes are kept (y up, z toward the viewer, right-handed): nothing is mirrored.  UserError if there is no surface.
     """
+    level = usual_level(densities) if level is None else level
+    vertices, faces = _all_surfaces(densities, level)
+    links = sparse.coo_matrix(
+        (np.ones(3 * len(faces)), (faces.ravel(), faces[:, [1, 2, 0]].ravel())), shape=[len(vertices)] * 2
+    )
+    _, part = connected_components(links, directed=False)
+    faces = faces[part[faces[:, 0]] == np.bincount(part[faces[:, 0]]).argmax()]
+    if len(faces) < MIN_FACES:
+        raise UserError("the head's surface is only a speck: choose another --shape-level")
+    used, faces = np.unique(faces, return_inverse=True)
+    faces = faces.reshape(-1, 3)
+    vertices = vertices[used].astype(np.float64) * box_warp / (len(densities) - 1) - box_warp / 2
+    return Surface(vertices, faces, vertex_normals(vertices, faces))
+
+
+def _all_surfaces(densities: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices [V, 3] in voxels and outward triangles [F, 3] where the density is `level`, by marching cubes."""
     measure = require_mesh_package("skimage.measure")
     border = border_width(len(densities))
     inside = densities[(slice(border, len(densities) - border),) * 3]
@@ -67,10 +93,18 @@ def surface(densities: np.ndarray, box_warp: float, level: float) -> tuple[np.nd
             f"no surface at density {level:g}: the densities of this face are between {lowest:.4g} and {highest:.4g}; "
             "choose a --shape-level between them"
         )
-    spacing = box_warp / (len(densities) - 1)
     # 'ascent': densities are higher inside, and triangles face outward.
     vertices, faces, _, _ = measure.marching_cubes(densities, level, gradient_direction="ascent")
-    return vertices * spacing - box_warp / 2, faces
+    return vertices, faces
+
+
+def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Unit normals [V, 3]: means of those of the faces about a vertex, by area."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    normals = np.zeros_like(vertices)
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], np.cross(b - a, c - a))
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-20)
 
 
 def usual_level(densities: np.ndarray) -> float:
@@ -80,42 +114,6 @@ def usual_level(densities: np.ndarray) -> float:
         return DEFAULT_LEVEL
     print(f"The densities of this face reach {highest:.3g}, not {DEFAULT_LEVEL:g}: its surface is taken at half of that")
     return highest / 2
-
-
-@torch.no_grad()
-def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.ndarray:
-    """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if only they were there."""
-    colors = np.empty([len(vertices), 3], dtype=np.uint8)
-    for start in range(0, len(vertices), CHUNK_POINTS):
-        points = torch.as_tensor(vertices[start : start + CHUNK_POINTS], dtype=torch.float32, device=face.ws.device)
-        features = G.query(face.grids, points[None])[1].mT[..., None]  # [1, 32, M, 1]
-        if G.grid_model.decoder_activation == "sigmoid":
-            features = features * 2 - 1
-        rgb = G.torgb(features, face.ws[:, -1]) if G.grid_model.use_torgb_raw else features[:, :3]
-        colors[start : start + len(points)] = to_uint8(rgb)[0, :, 0]
-    return colors
-
-
-def save_mesh(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, path: str | os.PathLike) -> None:
-    """Write a mesh coloured per vertex, in the format that the suffix of `path` names (.ply, .obj or .glb)."""
-    trimesh = require_mesh_package("trimesh")
-    mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
-    with atomic_path(path) as temporary:
-        mesh.export(temporary)
-
-
-def save_shape(G: TriPlaneGenerator, face: Face, path: str | os.PathLike, resolution: int, level: float | None = None) -> None:
-    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of SHAPE_FORMATS).
-
-    `level` is the density at a mesh's surface, `usual_level` for None.
-    """
-    densities = density_grid(G, face, resolution)
-    if Path(path).suffix == VOLUME_FORMAT:
-        save_volume(densities, path)
-        return
-    level = usual_level(densities) if level is None else level
-    vertices, faces = surface(densities, G.rendering_kwargs.box_warp, level)
-    save_mesh(vertices, faces, vertex_colors(G, face, vertices), path)
 
 
 def check_format(suffix: str) -> None:

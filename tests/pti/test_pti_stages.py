@@ -13,7 +13,7 @@ from fill import fill
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
-from pti import pivotal_tuning, projector, rendering
+from pti import inversion, pivotal_tuning, projector, rendering
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
 from pti.projector import Pivot, Projection
@@ -222,3 +222,16 @@ def test_precision_that_the_cpu_has_not_is_refused():
     with pytest.raises(UserError, match="--precision tf32 is for GPUs"):
         rendering.use_precision("tf32", torch.device("cpu"))
     rendering.use_precision("fp32", torch.device("cpu"))
+
+
+# Mesh
+
+
+def test_without_masks_the_mesh_takes_the_generators(target, pivot):
+    seen = [dict(image_mask=torch.full([1, 1, 4, 4], 0.5))]
+    (shot,) = inversion.photo_shots(dataclasses.replace(target, masks=None), pivot, seen)
+    assert shot.is_photo and shot.mask is seen[0]["image_mask"] and torch.equal(shot.label, pivot.labels)
+    (shot,) = inversion.photo_shots(target, pivot, seen)
+    assert torch.equal(shot.mask, target.masks) and torch.equal(shot.image, target.images)
+    (shot,) = inversion.photo_shots(dataclasses.replace(target, masks=None), pivot, [dict(image_raw=torch.zeros(1, 3, 4, 4))])
+    assert torch.equal(shot.mask, torch.ones(1, 1, 4, 4))

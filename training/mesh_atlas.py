@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from pti.raster import rasterize
+from training.mesh_raster import rasterize
 
 DIRECTIONS = np.concatenate([np.eye(3), -np.eye(3)])
 # Axes of the plane that faces each of them; mirroring does no harm to colours.

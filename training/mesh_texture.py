@@ -1,7 +1,7 @@
-"""Colours for a mesh: from the photos where they see its surface, from the generator's views elsewhere."""
+"""Colours of a mesh: of the field at its vertices, or a texture of what cameras see of it."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -10,10 +10,11 @@ from scipy import ndimage
 
 import camera_utils
 from dnnlib import cli
-from pti.atlas import Atlas
-from pti.raster import depth_buffer, project, rasterize
 from training import inference
-from training.shapes import vertex_colors
+from training.images import to_uint8
+from training.mesh_atlas import Atlas
+from training.mesh_raster import depth_buffer, project, rasterize
+from training.shapes import CHUNK_POINTS, Surface
 from training.triplane import Face, TriPlaneGenerator
 
 LEVEL_YAWS, RAISED_YAWS = 8, 4  # cameras of the generator's views, level and from above
@@ -26,14 +27,6 @@ PHOTO_FACING = (0.35, 0.6)  # cosines over which it fades in: grazing pixels are
 MASK_MARGIN = 0.015  # share of the picture's width by which masks are narrowed: hair's rim shows background
 
 
-class Surface(NamedTuple):
-    """A closed mesh: vertices [V, 3] in world units, outward faces [F, 3], unit normals [V, 3]."""
-
-    vertices: np.ndarray
-    faces: np.ndarray
-    normals: np.ndarray
-
-
 class Shot(NamedTuple):
     """A picture of the head [1, 3, H, H] in [-1, 1], where it shows the head [1, 1, h, h] in [0, 1], and its camera [1, 25]."""
 
@@ -43,10 +36,25 @@ class Shot(NamedTuple):
     is_photo: bool = False
 
 
-def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, photos: list[Shot]) -> np.ndarray:
+@torch.no_grad()
+def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.ndarray:
+    """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if only they were there."""
+    colors = np.empty([len(vertices), 3], dtype=np.uint8)
+    for start in range(0, len(vertices), CHUNK_POINTS):
+        points = torch.as_tensor(vertices[start : start + CHUNK_POINTS], dtype=torch.float32, device=face.ws.device)
+        features = G.query(face.grids, points[None])[1].mT[..., None]  # [1, 32, M, 1]
+        if G.grid_model.decoder_activation == "sigmoid":
+            features = features * 2 - 1
+        rgb = G.torgb(features, face.ws[:, -1]) if G.grid_model.use_torgb_raw else features[:, :3]
+        colors[start : start + len(points)] = to_uint8(rgb)[0, :, 0]
+    return colors
+
+
+def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, photos: Sequence[Shot] = ()) -> np.ndarray:
     """The colours of the head's surface on the square of `atlas`: uint8 [size, size, 3].
 
-    Each texel is a mean of the cameras that see it, weighted by how squarely; what none sees has the field's own colour.
+    Each texel is a mean of the generator's views and of the `photos` that see it, weighted by how squarely; a photo counts
+    far more than a view.  What none sees has the field's own colour.
     """
     hits = [part for part in rasterize(atlas.corners, atlas.size, atlas.size)]
     rows, columns, faces, weights = (np.concatenate(part) for part in zip(*hits, strict=True))
@@ -68,12 +76,6 @@ def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, ph
     # Beyond the pieces' edges: the nearest colour, for what looks a texel or two too far.
     nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
     return (result[tuple(nearest)] + 0.5).clip(0, 255).astype(np.uint8)
-
-
-def photo_shots(images: torch.Tensor, masks: torch.Tensor | None, labels: torch.Tensor, seen: list[torch.Tensor]) -> list[Shot]:
-    """Shots of the photos [k, 3, H, H]; without masks, the head is where the generator has it: `seen`, its masks."""
-    found = list(masks.split(1)) if masks is not None else seen
-    return [Shot(*shot, is_photo=True) for shot in zip(images.split(1), found, labels.split(1), strict=True)]
 
 
 def head_mask(seen: dict[str, torch.Tensor]) -> torch.Tensor:

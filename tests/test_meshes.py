@@ -3,18 +3,21 @@
 import json
 import math
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from fill import fill
 
 import camera_utils
-from dnnlib import UserError
-from pti import atlas, bake, head_file, raster
-from pti.bake import Shot, Surface
-from training import inference, shapes
+from dnnlib.util import construct_class_by_name
+from training import head_file, inference, mesh_atlas, mesh_raster, mesh_texture, shapes
+from training.mesh_texture import Shot
+from training.shapes import Surface
 
 RADIUS = 0.25
+CENTRE, SEMI_AXES = (0.0, 0.02, -0.04), (0.18, 0.27, 0.21)  # a head's, in world units, about where crops have it
 
 
 def lattice(resolution=40, ear=True):
@@ -32,12 +35,12 @@ def lattice(resolution=40, ear=True):
 @pytest.fixture(scope="module")
 def surface():
     pytest.importorskip("skimage")
-    return head_file.head_surface(lattice(), 1.0)
+    return shapes.surface(lattice(), 1.0)
 
 
 def all_hits(corners, height, width, **kwargs):
-    parts = [np.concatenate(part) for part in zip(*raster.rasterize(np.asarray(corners, float), height, width, **kwargs))]
-    return raster.Hits(*parts)
+    parts = [np.concatenate(part) for part in zip(*mesh_raster.rasterize(np.asarray(corners, float), height, width, **kwargs))]
+    return mesh_raster.Hits(*parts)
 
 
 # Raster
@@ -60,7 +63,7 @@ def test_triangles_off_the_raster_and_without_area_are_left_out():
 def test_parts_of_a_raster_make_the_whole(monkeypatch):
     corners = np.random.RandomState(0).uniform(0, 20, [30, 3, 2])
     whole = all_hits(corners, 20, 20)
-    monkeypatch.setattr(raster, "CHUNK", 50)
+    monkeypatch.setattr(mesh_raster, "CHUNK", 50)
     parts = all_hits(corners, 20, 20)
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts))
 
@@ -68,7 +71,7 @@ def test_parts_of_a_raster_make_the_whole(monkeypatch):
 def test_depth_is_that_of_a_slanted_plane():
     label = camera_utils.orbit_label(0.0, 0.0)
     vertices = np.array([[-1, -1, 0.4], [1, -1, -0.4], [1, 1, -0.4], [-1, 1, 0.4]])  # z = -0.4 x
-    buffer = raster.depth_buffer(label, vertices, np.array([[0, 1, 2], [0, 2, 3]]), 32)
+    buffer = mesh_raster.depth_buffer(label, vertices, np.array([[0, 1, 2], [0, 2, 3]]), 32)
     slope = ((np.arange(32) + 0.5) / 32 - 0.5) / camera_utils.DEFAULT_FOCAL  # x over depth
     np.testing.assert_allclose(buffer[16], 2.7 / (1 - 0.4 * slope), rtol=1e-4)
 
@@ -78,7 +81,7 @@ def test_the_nearer_triangle_hides_the_farther():
     square = np.array([[-1, -1, 0], [1, -1, 0], [0, 1, 0]], dtype=float)
     vertices = np.concatenate([square + [0, 0, 0.2], square - [0, 0, 0.2]])
     for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
-        assert raster.depth_buffer(label, vertices, np.array(faces), 9)[4, 4] == pytest.approx(2.5, abs=1e-4)
+        assert mesh_raster.depth_buffer(label, vertices, np.array(faces), 9)[4, 4] == pytest.approx(2.5, abs=1e-4)
 
 
 # Atlas
@@ -86,10 +89,10 @@ def test_the_nearer_triangle_hides_the_farther():
 
 def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
     size = 256
-    unfolded = atlas.unfold(surface.vertices, surface.faces, size)
-    hits = all_hits(unfolded.corners, size, size, edge=atlas.INSIDE)
+    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, size)
+    hits = all_hits(unfolded.corners, size, size, edge=mesh_atlas.INSIDE)
     assert len(np.unique(hits.rows * size + hits.columns)) == len(hits.rows)
-    assert unfolded.corners.min() >= atlas.PADDING - 1e-6 and unfolded.corners.max() <= size - atlas.PADDING + 1e-6
+    assert unfolded.corners.min() >= mesh_atlas.PADDING - 1e-6 and unfolded.corners.max() <= size - mesh_atlas.PADDING + 1e-6
     # Pieces are flat projections of one scale: no edge grows, and on the whole little is lost.
     edges = np.linalg.norm(np.diff(surface.vertices[surface.faces][:, [0, 1, 2, 0]], axis=1), axis=2)
     flat = np.linalg.norm(np.diff(unfolded.corners[:, [0, 1, 2, 0]], axis=1), axis=2)
@@ -100,28 +103,7 @@ def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
 
 def test_pieces_that_cannot_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit on 8 texels"):
-        atlas._pack(np.full([9, 2], 0.1), 8)
-
-
-# Surface
-
-
-def test_surface_is_closed_and_what_floats_is_left_out(surface):
-    trimesh = pytest.importorskip("trimesh")
-    densities = lattice(ear=False)
-    densities[6:8, 6:8, 6:8] = 100  # a speck in a corner
-    alone = head_file.head_surface(densities, 1.0)
-    assert np.linalg.norm(alone.vertices, axis=1).max() < RADIUS + 0.02
-    for found in (alone, surface):
-        mesh = trimesh.Trimesh(found.vertices, found.faces, process=False)
-        assert mesh.is_watertight and mesh.volume > 0
-    np.testing.assert_allclose((alone.normals * alone.vertices).sum(axis=1), RADIUS, atol=0.03)  # outward
-
-
-def test_a_speck_is_no_head():
-    pytest.importorskip("skimage")
-    with pytest.raises(UserError, match="no surface at density"):
-        head_file.head_surface(np.full([16, 16, 16], -5.0, dtype=np.float32), 1.0, level=1.0)
+        mesh_atlas._pack(np.full([9, 2], 0.1), 8)
 
 
 # Colours
@@ -130,8 +112,8 @@ def test_a_speck_is_no_head():
 @pytest.fixture
 def painted(monkeypatch):
     """A stand-in for generator and face: views show flat grey, the field is black."""
-    monkeypatch.setattr(bake, "_generated", lambda G, face: [])
-    monkeypatch.setattr(bake, "vertex_colors", lambda G, face, points: np.zeros([len(points), 3], dtype=np.uint8))
+    monkeypatch.setattr(mesh_texture, "_generated", lambda G, face: [])
+    monkeypatch.setattr(mesh_texture, "vertex_colors", lambda G, face, points: np.zeros([len(points), 3], dtype=np.uint8))
 
 
 def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
@@ -141,13 +123,13 @@ def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
     image = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size), torch.ones(size, size)])[None]
     label = camera_utils.orbit_label(0.0, 0.0)
     shot = Shot(image, torch.ones(1, 1, size, size), label, is_photo=True)
-    unfolded = atlas.unfold(surface.vertices, surface.faces, 128)
-    picture = bake.texture(None, None, surface, unfolded, [shot])
+    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 128)
+    picture = mesh_texture.texture(None, None, surface, unfolded, [shot])
     hits = all_hits(unfolded.corners, 128, 128)
     points = (surface.vertices[surface.faces[hits.faces]] * hits.weights[..., None]).sum(axis=1)
     colors = picture[hits.rows, hits.columns].astype(float)
     front, back = points[:, 2] > 0.2, points[:, 2] < -0.05
-    places, _ = raster.project(label, points)
+    places, _ = mesh_raster.project(label, points)
     expected = (places * size - 0.5) / (size - 1) * 255
     np.testing.assert_allclose(colors[front][:, :2], expected[front], atol=3)
     assert (colors[front][:, 2] == 255).all() and (colors[back] == 0).all()
@@ -156,7 +138,7 @@ def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
 def test_what_is_hidden_is_not_coloured_by_the_photo(painted):
     """A ball behind a plate that covers it."""
     pytest.importorskip("skimage")
-    ball = head_file.head_surface(lattice(ear=False), 1.0)
+    ball = shapes.surface(lattice(ear=False), 1.0)
     plate = np.array([[-1, -1, 0.4], [1, -1, 0.4], [1, 1, 0.4], [-1, 1, 0.4]], dtype=float)
     both = Surface(
         np.concatenate([ball.vertices, plate]),
@@ -165,13 +147,51 @@ def test_what_is_hidden_is_not_coloured_by_the_photo(painted):
     )
     label = camera_utils.orbit_label(0.0, 0.0)
     shot = Shot(torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32), label, is_photo=True)
-    _, weight = bake._from_camera(shot, both, both.vertices, both.normals)
+    _, weight = mesh_texture._from_camera(shot, both, both.vertices, both.normals)
     assert (weight[: len(ball.vertices)] == 0).all()
-    _, weight = bake._from_camera(shot, ball, ball.vertices, ball.normals)
+    _, weight = mesh_texture._from_camera(shot, ball, ball.vertices, ball.normals)
     assert (weight > 0).any()
 
 
 # Files
+
+
+@pytest.fixture(scope="module")
+def generator():
+    """A generator whose field is a head-sized ellipsoid, coloured by the place in the box, with few and coarse views."""
+    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    kwargs["rendering_kwargs"].update(triplane_size=32, use_background=False, trans_reg=0)
+    kwargs["rendering_kwargs"].update(decoder_activation="sigmoid", use_torgb_raw=False)
+    kwargs["rendering_kwargs"].update(depth_resolution=24, depth_resolution_importance=24)
+    G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
+    G.neural_rendering_resolution = 32
+
+    def query(grids, points, density_noise=0):
+        off = ((points - torch.tensor(CENTRE)) / torch.tensor(SEMI_AXES)).norm(dim=-1, keepdim=True)
+        return 200 * (1 - off) + shapes.DEFAULT_LEVEL, (points + 0.5).repeat(1, 1, 11)[..., :32]
+
+    G.query = query
+    return G
+
+
+@pytest.fixture(scope="module")
+def face(generator):
+    return inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
+
+
+@pytest.fixture(scope="module")
+def heads(generator, face, tmp_path_factory):
+    """The head in a file of every format, by suffix."""
+    pytest.importorskip("skimage")
+    pytest.importorskip("trimesh")
+    folder = tmp_path_factory.mktemp("heads")
+    camera = camera_utils.orbit_label(0.3, -0.1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_file, "TEXELS_PER_PIXEL", 1)
+        for suffix in shapes.MESH_FORMATS:
+            head_file.save_shape(generator, face, folder / f"head{suffix}", 48, camera)
+    assert {path.name for path in folder.iterdir()} == {f"head{suffix}" for suffix in shapes.MESH_FORMATS}
+    return {suffix: folder / f"head{suffix}" for suffix in shapes.MESH_FORMATS}
 
 
 def read_glb(path):
@@ -180,10 +200,74 @@ def read_glb(path):
     return json.loads(data[20 : 20 + length])
 
 
+def closed(mesh):
+    """The mesh with the vertices joined that its texture has twice."""
+    mesh = mesh.copy()
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    return mesh
+
+
+@pytest.mark.parametrize("suffix", shapes.MESH_FORMATS)
+def test_a_head_has_the_size_of_a_head_in_metres_whatever_the_format(heads, suffix):
+    trimesh = pytest.importorskip("trimesh")
+    mesh = trimesh.load(heads[suffix], force="mesh", process=False)
+    assert 0.2 < mesh.extents[1] < 0.35 and mesh.extents.argmax() == 1  # y is up
+    expected = (np.array(CENTRE) + [[-1], [1]] * np.array(SEMI_AXES)) * head_file.METRES
+    np.testing.assert_allclose(mesh.bounds, expected, atol=0.001)
+    assert closed(mesh).is_watertight and closed(mesh).volume > 0
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj"])
+def test_vertices_have_the_colours_of_the_field(heads, suffix):
+    trimesh = pytest.importorskip("trimesh")
+    mesh = trimesh.load(heads[suffix], force="mesh", process=False)
+    expected = (np.asarray(mesh.vertices) / head_file.METRES + 0.5) * 255
+    np.testing.assert_allclose(mesh.visual.vertex_colors[:, :3], expected, atol=1.0)
+
+
+def test_texture_has_what_cameras_see(generator, face, heads):
+    """In front, colours are those of the front view at the projected place; the mean with other views blurs them a little."""
+    trimesh = pytest.importorskip("trimesh")
+    (mesh,) = trimesh.load(heads[".glb"]).geometry.values()
+    texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")).astype(float)
+    label = camera_utils.orbit_label(0.0, 0.0)
+    image = inference.render(generator, face, label)["image"]
+    in_front = mesh.vertex_normals[:, 2] > 0.9
+    column, row = (np.asarray(mesh.visual.uv)[in_front] * [1, -1] + [0, 1]).T * len(texture)
+    places, _ = mesh_raster.project(label, mesh.vertices[in_front] / head_file.METRES)
+    expected = mesh_texture._look_up(image, places) * 127.5 + 127.5
+    found = texture[row.astype(int), column.astype(int)]
+    assert in_front.sum() > 50 and expected.std(axis=0).max() > 10
+    for channel in range(3):
+        off = np.abs(found - expected.clip(0, 255))[:, channel]
+        assert off.mean() < 0.3 * max(20, expected[:, channel].std()), (channel, off.mean(), expected[:, channel].std())
+
+
+def test_camera_of_the_file_is_the_one_given(heads):
+    label = camera_utils.orbit_label(0.3, -0.1)
+    content = read_glb(heads[".glb"])
+    (camera,) = [node for node in content["nodes"] if "camera" in node]
+    focal = 0.5 / math.tan(content["cameras"][0]["perspective"]["yfov"] / 2)
+    assert focal == pytest.approx(camera_utils.DEFAULT_FOCAL, rel=1e-4)
+    pose = np.array(camera["matrix"]).reshape(4, 4).T
+    np.testing.assert_allclose(pose[:3, 3], label[0, camera_utils.POSITION_ENTRIES] * head_file.METRES, atol=1e-6)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 1.1, 3.0])
+def test_silhouette_of_the_file_is_the_mask(generator, face, heads, yaw):
+    trimesh = pytest.importorskip("trimesh")
+    label = camera_utils.orbit_label(yaw, -0.2)
+    mask = inference.render(generator, face, label)["image_mask"][0, 0].numpy() > 0.5
+    mesh = trimesh.load(heads[".glb"], force="mesh", process=False)
+    silhouette = np.isfinite(mesh_raster.depth_buffer(label, mesh.vertices / head_file.METRES, mesh.faces, len(mask)))
+    assert (mask & silhouette).sum() / (mask | silhouette).sum() > 0.95
+    assert 0.1 < mask.mean() < 0.7
+
+
 def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
     trimesh = pytest.importorskip("trimesh")
     label = camera_utils.orbit_label(0.5, -0.2)
-    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
+    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 64)
     picture = np.random.RandomState(0).randint(0, 255, [64, 64, 3]).astype(np.uint8)
     head_file.save_glb(surface, unfolded, picture, label, tmp_path / "head.glb")
     scene = trimesh.load(tmp_path / "head.glb")
@@ -193,9 +277,7 @@ def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
     )
     assert np.array_equal(np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")), picture)
     assert len(mesh.faces) == len(surface.faces)
-    closed = mesh.copy()
-    closed.merge_vertices(merge_tex=True, merge_norm=True)
-    assert closed.is_watertight
+    assert closed(mesh).is_watertight
     content = read_glb(tmp_path / "head.glb")
     (camera,) = [node for node in content["nodes"] if "camera" in node]
     perspective = content["cameras"][0]["perspective"]
@@ -207,54 +289,9 @@ def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
 
 def test_a_corner_finds_its_texel_in_the_file(surface, tmp_path):
     trimesh = pytest.importorskip("trimesh")
-    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
+    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 64)
     head_file.save_glb(surface, unfolded, np.zeros([64, 64, 3], np.uint8), camera_utils.orbit_label(0, 0), tmp_path / "a.glb")
     (mesh,) = trimesh.load(tmp_path / "a.glb").geometry.values()
     uv = np.asarray(mesh.visual.uv)[mesh.faces]
     expected = unfolded.corners / 64
     np.testing.assert_allclose(np.stack([uv[..., 0], 1 - uv[..., 1]], axis=-1), expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("yaw", [0.0, 1.1])
-def test_silhouette_from_the_labels_camera_is_the_mask(generator, monkeypatch, yaw):
-    """A generator whose field is a ball beside the origin: its mask and its mesh cover the same pixels."""
-    pytest.importorskip("skimage")
-    centre = torch.tensor([0.1, 0.05, -0.05])
-
-    def ball(grids, points, density_noise=0):
-        density = 1000 * (0.18 - (points - centre).norm(dim=-1, keepdim=True)) + shapes.DEFAULT_LEVEL
-        return density, (points + 0.5).repeat(1, 1, 11)[..., :32]
-
-    monkeypatch.setattr(generator, "query", ball)
-    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution", 48)
-    monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution_importance", 48)
-    monkeypatch.setattr(generator, "neural_rendering_resolution", 64)
-    face = inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
-    label = camera_utils.orbit_label(yaw, -0.2)
-    mask = inference.render(generator, face, label)["image_mask"][0, 0].numpy() > 0.5
-    surface = head_file.head_surface(shapes.density_grid(generator, face, 64), 1.0)
-    silhouette = np.isfinite(raster.depth_buffer(label, surface.vertices, surface.faces, 64))
-    assert (mask & silhouette).sum() / (mask | silhouette).sum() > 0.95
-    assert 0.02 < mask.mean() < 0.6
-
-
-def test_head_files_of_every_format(generator, monkeypatch, tmp_path):
-    trimesh = pytest.importorskip("trimesh")
-    pytest.importorskip("skimage")
-    surface = head_file.head_surface(lattice(24, ear=False), 1.0)
-    face = inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
-    monkeypatch.setattr(head_file, "TEXELS_PER_PIXEL", 1)
-    for suffix in shapes.MESH_FORMATS:
-        path = tmp_path / f"head{suffix}"
-        head_file.save_head(generator, face, surface, path, [], camera_utils.orbit_label(0, 0))
-        mesh = trimesh.load(path, force="mesh", process=False)
-        assert mesh.extents.max() == pytest.approx(2 * RADIUS * head_file.METRES, rel=0.03)
-
-
-def test_shots_without_masks_take_the_generators():
-    images, labels = torch.zeros(2, 3, 8, 8), torch.zeros(2, 25)
-    seen = [torch.full([1, 1, 4, 4], 0.5)] * 2
-    assert [shot.mask.shape[-1] for shot in bake.photo_shots(images, None, labels, seen)] == [4, 4]
-    assert [shot.mask.shape[-1] for shot in bake.photo_shots(images, torch.ones(2, 1, 8, 8), labels, seen)] == [8, 8]
-    assert bake.head_mask(dict(image_raw=torch.zeros(1, 3, 4, 4))).shape == (1, 1, 4, 4)
-    assert bake.head_mask(dict(image_mask=seen[0])) is seen[0]

@@ -1,0 +1,111 @@
+"""A head as a file for other programs: .glb with a baked texture, .obj and .ply with a colour at each vertex, .mrc.
+
+Meshes are in metres, y up, looking along z; a .glb also holds a camera with its focal length.
+"""
+
+import math
+import os
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import PIL.Image
+import torch
+
+import camera_utils
+from dnnlib.util import atomic_path
+from training import shapes
+from training.mesh_atlas import Atlas, unfold
+from training.mesh_texture import Shot, texture, vertex_colors
+from training.shapes import Surface
+from training.triplane import Face, TriPlaneGenerator
+
+METRES = 1 / 2.409  # in a world unit: eyes, 0.1483 units apart in the published crops, are then an adult's 62 mm apart
+TEXELS_PER_PIXEL = 4  # of the network's pictures, along a side of the texture
+MAX_TEXELS = 2048
+CAMERA_NAME = "camera"
+
+
+def save_shape(
+    G: TriPlaneGenerator,
+    face: Face,
+    path: str | os.PathLike,
+    resolution: int,
+    camera: torch.Tensor,
+    level: float | None = None,
+) -> None:
+    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of `shapes.SHAPE_FORMATS`).
+
+    `level` is the density at a mesh's surface, `shapes.usual_level` for None; `camera` [1, 25] goes along in a .glb.
+    """
+    densities = shapes.density_grid(G, face, resolution)
+    if Path(path).suffix == shapes.VOLUME_FORMAT:
+        shapes.save_volume(densities, path)
+    else:
+        save_head(G, face, densities, path, camera, level)
+
+
+def save_head(
+    G: TriPlaneGenerator,
+    face: Face,
+    densities: np.ndarray,
+    path: str | os.PathLike,
+    camera: torch.Tensor,
+    level: float | None = None,
+    photos: Sequence[Shot] = (),
+) -> None:
+    """Write the mesh of a face whose `shapes.density_grid` is `densities`, as the suffix of `path` says.
+
+    `level` and `camera` are as in `save_shape`.  Where `photos` see the surface, a .glb has their colours.
+    """
+    surface = shapes.surface(densities, G.rendering_kwargs.box_warp, level)
+    if Path(path).suffix == ".glb":
+        atlas = unfold(surface.vertices, surface.faces, min(MAX_TEXELS, TEXELS_PER_PIXEL * G.img_resolution))
+        save_glb(surface, atlas, texture(G, face, surface, atlas, photos), camera, path)
+    else:
+        save_colored(surface, vertex_colors(G, face, surface.vertices), path)
+
+
+def save_colored(surface: Surface, colors: np.ndarray, path: str | os.PathLike) -> None:
+    """Write a mesh with a colour [V, 3] (uint8) at each vertex as an .obj or .ply file, in metres."""
+    trimesh = shapes.require_mesh_package("trimesh")
+    mesh = trimesh.Trimesh(surface.vertices * METRES, surface.faces, vertex_colors=colors, process=False)
+    with atomic_path(path) as temporary:
+        mesh.export(temporary)
+
+
+def save_glb(surface: Surface, atlas: Atlas, picture: np.ndarray, camera: torch.Tensor, path: str | os.PathLike) -> None:
+    """Write a mesh whose texture is `picture` (uint8 [size, size, 3]), and a camera [1, 25], as a .glb file, in metres."""
+    trimesh = shapes.require_mesh_package("trimesh")
+    # A vertex that two pieces share has two places in the texture, so it is there twice.
+    keys = surface.faces.astype(np.int64) * (atlas.pieces.max() + 1) + atlas.pieces[:, None]
+    _, first, faces = np.unique(keys, return_index=True, return_inverse=True)
+    owner = surface.faces.ravel()[first]
+    uv = atlas.corners.reshape(-1, 2)[first] / atlas.size
+    uv[:, 1] = 1 - uv[:, 1]  # trimesh counts from below
+    material = trimesh.visual.material.PBRMaterial(
+        name="head", baseColorTexture=PIL.Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
+    )
+    mesh = trimesh.Trimesh(
+        surface.vertices[owner] * METRES,
+        faces.reshape(-1, 3),
+        vertex_normals=surface.normals[owner],
+        visual=trimesh.visual.TextureVisuals(uv=uv, material=material),
+        process=False,
+    )
+    pose, field_of_view = gltf_camera(camera)
+    scene = trimesh.Scene(
+        {"head": mesh},
+        camera=trimesh.scene.Camera(name=CAMERA_NAME, fov=[math.degrees(field_of_view)] * 2, z_near=0.01),
+        camera_transform=pose,
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(scene.export(file_type="glb", include_normals=True))
+
+
+def gltf_camera(label: torch.Tensor) -> tuple[np.ndarray, float]:
+    """The pose [4, 4] in metres, by glTF's axes (y up, looking along -z), and the field of view in radians of label [1, 25]."""
+    cam2world, intrinsics = (part[0].cpu().double().numpy() for part in camera_utils.unpack_label(label))
+    pose = cam2world @ np.diag([1.0, -1.0, -1.0, 1.0])
+    pose[:3, 3] *= METRES
+    return pose, 2 * math.atan(0.5 / intrinsics[1, 1])
