@@ -1,0 +1,127 @@
+"""A call of each op that has a compiled path: what the doctor and the tests compare with plain PyTorch.
+
+An op that gets a compiled path, on any device, gets an entry in `EXAMPLES`.
+"""
+
+import contextlib
+import os
+from typing import Callable, Iterator, NamedTuple
+
+import torch
+
+from torch_utils import custom_ops
+
+from . import bias_act, composite, grid_lookup, softplus_mlp, upfirdn2d
+
+_AXES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
+
+# The relative difference to plain PyTorch that rounding makes; in short floats it decides on which side of a kink some are.
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+class Example(NamedTuple):
+    """A call: `function` of the float tensors that `inputs` makes (float64, on the CPU; all have gradients).
+
+    `twice`: gradients of gradients are compared too.
+    """
+
+    function: Callable[..., torch.Tensor]
+    inputs: Callable[[], tuple[torch.Tensor, ...]]
+    twice: bool = False
+
+
+def _normal(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def _pictures() -> torch.Tensor:
+    return _normal(2, 32, 17, 13)
+
+
+def _bias_act(x: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    return bias_act.bias_act(x, b, act="lrelu", clamp=1.5, scale=scale, noise=noise)
+
+
+def _bias_act_last(x: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+    return _bias_act(x.contiguous(memory_format=torch.channels_last), *others)
+
+
+def _up(x: torch.Tensor) -> torch.Tensor:
+    return upfirdn2d.upsample2d(x, upfirdn2d.setup_filter([1, 3, 3, 1], device=x.device))
+
+
+def _down(x: torch.Tensor) -> torch.Tensor:
+    return upfirdn2d.downsample2d(
+        x.contiguous(memory_format=torch.channels_last), upfirdn2d.setup_filter([1, 3, 3, 1], device=x.device)
+    )
+
+
+def _composite(densities: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    order = torch.linspace(0, 50, features.shape[2], device=features.device).sin().argsort()
+    return composite.composite(densities.sigmoid(), features, order[:, None].expand(*features.shape[:2], -1, -1))
+
+
+EXAMPLES = {
+    "bias_act": Example(_bias_act, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True),
+    "bias_act, channels last": Example(
+        _bias_act_last, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True
+    ),
+    "upfirdn2d, up": Example(_up, lambda: (_pictures(),), twice=True),
+    "upfirdn2d, down, channels last": Example(_down, lambda: (_pictures(),), twice=True),
+    "grid_lookup": Example(
+        lambda table, points: grid_lookup.grid_lookup(table, points, _AXES),
+        lambda: (_normal(2, 3, 3, 8, 9, 32), torch.rand(2, 500, 3, dtype=torch.float64) * 2.4 - 1.2),
+    ),
+    "softplus_mlp": Example(
+        softplus_mlp.softplus_mlp,
+        lambda: (_normal(700, 32), _normal(64, 32), _normal(64), _normal(33, 64), _normal(33)),
+        twice=True,
+    ),
+    "composite": Example(_composite, lambda: (_normal(2, 40, 23, 1), _normal(2, 40, 24, 32))),
+}
+
+
+def largest_difference(example: Example, device: torch.device, dtype: torch.dtype) -> float:
+    """How far value, gradients and gradients of gradients, compiled on `device` in `dtype`, are from plain PyTorch in float64.
+
+    The inputs are the same; the measure is the norm of the difference as a share of the norm.  RuntimeError if nothing can
+    be compiled for `device`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        inputs = [tensor.to(dtype) for tensor in example.inputs()]
+    with ops_mode("require"):
+        found = _values_and_gradients(example, [tensor.to(device) for tensor in inputs])
+    with ops_mode("ref"):
+        expected = _values_and_gradients(example, [tensor.double() for tensor in inputs])
+    return max(_difference(one.cpu().double(), other) for one, other in zip(found, expected, strict=True))
+
+
+@contextlib.contextmanager
+def ops_mode(mode: str) -> Iterator[None]:
+    """Inside, ops are chosen as if the environment asked for `mode`, an entry of `custom_ops.MODES`."""
+    before = os.environ.get(custom_ops.SWITCH)
+    os.environ[custom_ops.SWITCH] = mode
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[custom_ops.SWITCH]
+        else:
+            os.environ[custom_ops.SWITCH] = before
+
+
+def _values_and_gradients(example: Example, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    inputs = [tensor.detach().requires_grad_() for tensor in inputs]
+    value = example.function(*inputs)
+    weights = torch.linspace(-0.3, 1, value.numel(), dtype=torch.float64).to(value).reshape(value.shape).requires_grad_()
+    results = [value, *torch.autograd.grad(value, inputs, weights, retain_graph=True)]
+    if example.twice:  # apart: ops may compute a gradient in another way where it is to be differentiated
+        gradients = torch.autograd.grad(value, inputs, weights, create_graph=True)
+        total = sum(gradient.square().sum() for gradient in gradients)
+        results += [*gradients, *torch.autograd.grad(total, [weights, *inputs], materialize_grads=True)]
+    return [result.detach() for result in results]
+
+
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).norm() / other.norm().clamp(min=1e-30)).nan_to_num(float("inf")).item()
