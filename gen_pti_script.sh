@@ -4,13 +4,17 @@
 #   ./gen_pti_script.sh [--network PKL] [--target DIR|PHOTO] [--outdir DIR] [options of pti/run.py]
 #
 # DIR holds photos with their cameras (dataset.json) or raw photos; raw ones are cropped first by dataset_tool_photo.py.
-# The same command again goes on after the last finished stage.
+# The same command again goes on after the last finished stage.  With no options it inverts one of the built-in heads.
 set -eu
 
 project=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python}
+if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$project/.venv/bin/python" ]; then
+  python=$project/.venv/bin/python # what `make` has set up
+fi
 network=$project/models/heads-128.pkl
 target=$project/dataset/testdata_img
+photos=20 # the built-in head that looks into the camera; all of them where a target is given
 outdir=pti-out
 
 need() { # need OPTION NUMBER_OF_ARGUMENTS_LEFT
@@ -21,7 +25,7 @@ number=$#
 while [ "$number" -gt 0 ]; do
   case $1 in
     --network) need "$1" "$number"; network=$2; shift 2; number=$((number - 2)) ;;
-    --target) need "$1" "$number"; target=$2; shift 2; number=$((number - 2)) ;;
+    --target) need "$1" "$number"; target=$2; photos=all; shift 2; number=$((number - 2)) ;;
     --outdir) need "$1" "$number"; outdir=$2; shift 2; number=$((number - 2)) ;;
     -h | --help) sed -n '2,7s/^# \{0,1\}//p' "$0"; exec "$python" "$project/pti/run.py" --help ;;
     *) set -- "$@" "$1"; shift; number=$((number - 1)) ;; # kept, in order, for pti/run.py
@@ -45,4 +49,4 @@ if [ "$prepared" = no ]; then
   target=$crops
 fi
 
-exec "$python" "$project/pti/run.py" --network "$network" --target_img "$target" --outdir "$outdir" --idx all --shapes true "$@"
+exec "$python" "$project/pti/run.py" --network "$network" --target_img "$target" --outdir "$outdir" --idx "$photos" --shapes true "$@"
