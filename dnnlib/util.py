@@ -1,6 +1,7 @@
-"""Dictionaries with attributes, objects built by name, logs, and files that appear whole."""
+"""Dictionaries with attributes, objects built by name, logs, locks, and files that appear whole."""
 
 import contextlib
+import fcntl
 import importlib
 import os
 import re
@@ -137,6 +138,39 @@ def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
     names = os.listdir(outdir) if outdir.is_dir() else []
     numbers = [int(match[0]) for match in (re.match(r"\d+", name) for name in names) if match]
     return outdir / f"{max(numbers, default=-1) + 1:05d}-{desc}"
+
+
+class FileLock:
+    """A lock on the file `path`, which is made if need be and stays; gone with the process that holds it, however it ends.
+
+    UserError with the text `message` if another process holds it.
+    """
+
+    def __init__(self, path: str | os.PathLike, message: str):
+        self._file = open(path, "a")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(message) from None
+
+    def __enter__(self) -> "FileLock":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._file.close()
+
+
+def is_locked(path: str | os.PathLike) -> bool:
+    """Whether some process holds a FileLock on `path`."""
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 class InterruptFlag:

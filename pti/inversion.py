@@ -210,7 +210,8 @@ def invert(
 ) -> None:
     """Do what is missing of the inversion of the photos number `indices`, as one target, in a folder of its name in `folder`.
 
-    `asked` are further options that must not have changed since the folder was begun.  UserError if any have.
+    `asked` are further options that must not have changed since the folder was begun.  UserError if any have, or if another
+    process is at work there.
     """
     G = machine.load(network)
     target = source.load(indices, G.img_resolution)
@@ -219,8 +220,9 @@ def invert(
     print(f"{target.name}: {photos} at {G.img_resolution} pixels -> {results.folder}")
     names = dict(resolution=G.img_resolution, network=digest_of_network(G), target=digest_of_target(target))
     settings = dict(projection=asdict(projection), tuning=asdict(tuning), nrr=machine.nrr)
-    results.begin(dict(**names, **settings, **asked), asdict(wanted), restart)
-    inversion = Inversion(target, perceptual, projection, tuning, wanted, machine, results)
-    pivot = inversion.fit(G)
-    del G
-    inversion.show(pivot)
+    with results.lock():
+        results.begin(dict(**names, **settings, **asked), asdict(wanted), restart)
+        inversion = Inversion(target, perceptual, projection, tuning, wanted, machine, results)
+        pivot = inversion.fit(G)
+        del G
+        inversion.show(pivot)

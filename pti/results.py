@@ -12,13 +12,13 @@ import torch
 
 import camera_utils
 from dnnlib import UserError
-from dnnlib.util import atomic_path, make_output_dir
+from dnnlib.util import FileLock, atomic_path, make_output_dir
 from pti.projector import Pivot
 from pti.targets import Target
 from training.images import save_image, tile, to_uint8
 from training.triplane import TriPlaneGenerator
 
-OPTIONS_NAME = "options.json"
+OPTIONS_NAME, LOCK_NAME = "options.json", ".lock"
 ADVICE = "choose another --outdir, or say --restart true"
 
 
@@ -39,14 +39,25 @@ class Results:
         """The mesh, in one of the formats."""
         return self.folder / f"head{suffix}"
 
+    def lock(self) -> FileLock:
+        """Make the folder, for this process alone while the lock is held; UserError if another process holds it."""
+        make_output_dir(self.folder)
+        return FileLock(
+            self.folder / LOCK_NAME, f"another process works in {self.folder}; wait for it, or choose another --outdir"
+        )
+
     def begin(self, asked: dict[str, Any], wanted: dict[str, Any], restart: bool) -> None:
         """Make the folder for what is `asked`, or go on in it; UserError if it was begun with other options.
 
         Of what is `wanted` of films and meshes the folder may have another: those are removed, and will be made again.
-        `restart` removes all that is there, if it is a folder of this kind.
+        `restart` removes all that is there but the lock, if it is a folder of this kind.
         """
         if restart and self.options.exists():
-            shutil.rmtree(self.folder)
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK_NAME:
+                    path.unlink()
         make_output_dir(self.video_before.parent)
         if self.options.exists():
             self._check_options(asked)

@@ -110,6 +110,19 @@ def test_output_folder_that_cannot_be(tmp_path):
             util.make_output_dir(path)
 
 
+def test_a_lock_is_held_by_one_and_given_back(tmp_path):
+    path = tmp_path / "lock"
+    assert not util.is_locked(path)
+    with util.FileLock(path, "taken"):
+        assert util.is_locked(path)
+        with pytest.raises(UserError, match="taken"):
+            util.FileLock(path, "taken")
+        assert util.is_locked(path)
+    assert path.exists() and not util.is_locked(path)
+    with util.FileLock(path, "taken"):
+        pass
+
+
 def test_run_folders_are_numbered_on(tmp_path):
     outdir = tmp_path / "runs"
     assert util.next_run_dir(outdir, "first") == outdir / "00000-first"

@@ -1,12 +1,12 @@
 """The folder of a run: which one to continue, whether its options still fit, and whether somebody is at work in it."""
 
-import fcntl
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from dnnlib import UserError
+from dnnlib.util import FileLock, is_locked
 from training import checkpoint
 from training.config import TrainingConfig
 
@@ -46,7 +46,7 @@ def find_unfinished(config: TrainingConfig) -> Path | None:
     outdir = Path(config.outdir)
     for run_dir in sorted(outdir.iterdir(), reverse=True) if outdir.is_dir() else ():
         stored = read_options(run_dir)
-        if stored is None or changed_options(stored, config) or is_locked(run_dir):
+        if stored is None or changed_options(stored, config) or is_locked(run_dir / LOG_NAME):
             continue
         states = checkpoint.state_paths(run_dir)  # none if it was killed early: it begins anew in its place
         if not states or checkpoint.images_seen(states[-1]) < config.kimg * 1000:
@@ -54,31 +54,6 @@ def find_unfinished(config: TrainingConfig) -> Path | None:
     return None
 
 
-class RunLock:
-    """Held by the process that writes in a run folder; goes with it, however it ends.  A lock on the log, which stays."""
-
-    def __init__(self, run_dir: Path):
-        self._file = open(run_dir / LOG_NAME, "a")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise UserError(f"another process trains in {run_dir}; wait for it, or stop it") from None
-
-    def __enter__(self) -> "RunLock":
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
-
-
-def is_locked(run_dir: Path) -> bool:
-    """Whether some process trains in `run_dir`."""
-    try:
-        with open(run_dir / LOG_NAME) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
+def lock_run(run_dir: Path) -> FileLock:
+    """What the process that writes in a run folder holds: a lock on the log.  UserError if another one does."""
+    return FileLock(run_dir / LOG_NAME, f"another process trains in {run_dir}; wait for it, or stop it")

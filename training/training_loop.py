@@ -36,7 +36,7 @@ from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
 from training.dataset import HeadDataset
 from training.loading import load_network
 from training.loss import Outcome
-from training.run_folder import LOG_NAME, OPTIONS_NAME, RunLock, find_unfinished
+from training.run_folder import LOG_NAME, OPTIONS_NAME, find_unfinished, lock_run
 from training.schedules import ema_decay
 from training.snapshots import Grids, StatsWriter
 
@@ -73,7 +73,7 @@ def train(local_rank: int, config: TrainingConfig, run_dir: Path | None = None, 
     if run_dir is None and leader:
         run_dir = make_output_dir(next_run_dir(config.outdir, config.run_name(trainer.dataset.name)))
     run_dir = distributed.broadcast_object(run_dir)
-    lock = RunLock(run_dir) if leader else contextlib.nullcontext()
+    lock = lock_run(run_dir) if leader else contextlib.nullcontext()
     log = Logger(run_dir / LOG_NAME) if leader else contextlib.nullcontext()
     with lock, log, InterruptFlag() as interrupt:
         trainer.open(run_dir)

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 import camera_utils
 from pti import benchmark, run
 from pti.rendering import Drawing
+from pti.results import Results
 from training import inference
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +37,7 @@ FILES = {
     "geometry.mrc",
     "head.glb",
     "options.json",
+    ".lock",
 }
 
 
@@ -160,6 +162,17 @@ def test_films_and_meshes_of_other_options_are_made_again(done, network, photos,
     with imageio.get_reader(again / "PTI_render" / "post.mp4") as video:
         assert video.get_meta_data()["fps"] == 10
     assert files_in(again) == FILES and (again / "projected_w.npz").read_bytes() == latent
+
+
+def test_two_runs_in_one_folder_do_not_collide(done, network, photos):
+    """Not even --restart touches what another process works on."""
+    folder, _ = done
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    args = ("--network", network, "--target_img", photos, "--outdir", folder.parent.parent, *FEW, "--restart", "true")
+    with Results(folder).lock():
+        code, output = call(run.main, *args)
+    assert code == 1 and "another process works in" in output and "Traceback" not in output
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_photos_of_one_person_together(network, photos, tmp_path):
