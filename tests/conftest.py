@@ -1,20 +1,12 @@
 """Settings of the whole suite: one thread each, no GPU tests where there is no GPU; and a small data set."""
 
-import io
-import json
-import math
 import os
-from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
 
-import numpy as np
-import PIL.Image
 import pytest
 import torch
-
-import camera_utils
-from dnnlib.archive import ArchiveWriter
+from helpers import write_data_set
 
 
 def pytest_collection_modifyitems(items):
@@ -22,39 +14,6 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if item.get_closest_marker("gpu"):
                 item.add_marker(pytest.mark.skip(reason="no CUDA device"))
-
-
-def children(pid):
-    """Process id -> command line of the processes that `pid` has started, in the order in which it did."""
-    found = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            if parent == pid:
-                found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
-        except OSError:  # it has ended meanwhile
-            continue
-    return dict(sorted(found.items()))
-
-
-def write_data_set(folder, yaws, resolution=128):
-    """A data set of one picture per yaw (degrees): an off-centre disc on a ramp, with its mask and camera."""
-    y, x = np.mgrid[:resolution, :resolution] / resolution
-    labels = []
-    images, masks = folder / "heads_img.zip", folder / "heads_seg.zip"
-    with ArchiveWriter(images) as image_zip, ArchiveWriter(masks) as mask_zip:
-        for index, yaw in enumerate(yaws):
-            disc = np.hypot(x - 0.45, y - 0.5) < 0.3
-            picture = np.stack([255 * x, 255 * y, np.full_like(x, 20 * index % 256)], axis=-1)
-            picture[disc] = (200, 150, 120)
-            for archive, array in ((image_zip, picture.astype(np.uint8)), (mask_zip, (255 * disc).astype(np.uint8))):
-                data = io.BytesIO()
-                PIL.Image.fromarray(array).save(data, "png")
-                archive.write(f"00000/img{index:08d}.png", data.getvalue())
-            label = camera_utils.orbit_label(math.radians(yaw), 0.0)[0].tolist()
-            labels.append([f"00000/img{index:08d}.png", label])
-        image_zip.write("dataset.json", json.dumps({"labels": labels}).encode())
-    return images, masks
 
 
 @pytest.fixture(scope="session")

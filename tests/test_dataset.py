@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import write_data_set
+from helpers import write_data_set
 
 import camera_utils
 from dnnlib import UserError

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import children
+from helpers import children
 from test_resuming import SHORT, assert_same_run, wait_for
 from test_training import ROOT, assert_same_weights, command, only_run, run, snapshot, start
 

@@ -16,7 +16,7 @@ import imageio.v3 as imageio
 import pytest
 import torch
 from click.testing import CliRunner
-from conftest import children, write_data_set
+from helpers import children, write_data_set
 
 import train
 from camera_utils import orbit_label
