@@ -1,5 +1,7 @@
 """Videos: which seed goes where, curves through keyframes, and files that players can read."""
 
+import threading
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -68,4 +70,71 @@ def test_nothing_is_left_when_drawing_fails(tmp_path):
 
     with pytest.raises(RuntimeError, match="no more"):
         videos.write_video(frames(), tmp_path / "a.mp4", fps=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def noise_frames(count):
+    rng = np.random.default_rng(0)
+    return [rng.integers(256, size=[32, 32, 3], dtype=np.uint8) for _ in range(count)]
+
+
+def test_video_is_the_one_that_is_encoded_frame_by_frame(tmp_path, monkeypatch):
+    frames = noise_frames(20)
+    videos.write_video(iter(frames), tmp_path / "threaded.mp4", fps=10)
+
+    class AtOnce(videos.ThreadPoolExecutor):
+        def submit(self, *call):
+            future = super().submit(*call)
+            future.exception()
+            return future
+
+    monkeypatch.setattr(videos, "ThreadPoolExecutor", AtOnce)
+    videos.write_video(iter(frames), tmp_path / "plain.mp4", fps=10)
+    assert (tmp_path / "threaded.mp4").read_bytes() == (tmp_path / "plain.mp4").read_bytes()
+
+
+def test_frames_are_made_while_others_are_encoded_but_not_without_end(tmp_path, monkeypatch):
+    made, encoded, go_on = [], [], threading.Event()
+
+    class Writer:
+        def append_data(self, frame):
+            assert go_on.wait(timeout=30)
+            encoded.append(frame.min())
+
+        def close(self):
+            tmp_path.joinpath("closed").touch()
+
+    def frames():
+        for index in range(10):
+            if index == videos.QUEUE_FRAMES:
+                assert not encoded
+                go_on.set()
+            made.append(index)
+            assert len(made) - len(encoded) <= videos.QUEUE_FRAMES + 1
+            yield np.full([2, 2, 3], index, dtype=np.uint8)
+
+    monkeypatch.setattr(videos.imageio, "get_writer", lambda path, **_: path.touch() or Writer())
+    videos.write_video(frames(), tmp_path / "a.mp4", fps=10)
+    assert encoded == list(range(10)) and (tmp_path / "closed").exists()
+
+
+@pytest.mark.parametrize("broken", [0, 19])
+def test_errors_of_encoding_are_errors_of_writing(tmp_path, monkeypatch, broken):
+    get_writer = videos.imageio.get_writer
+
+    def breaking(*args, **kwargs):
+        writer = get_writer(*args, **kwargs)
+        append, numbers = writer.append_data, iter(range(20))
+
+        def append_data(frame):
+            if next(numbers) == broken:
+                raise OSError("the disk is full")
+            append(frame)
+
+        writer.append_data = append_data
+        return writer
+
+    monkeypatch.setattr(videos.imageio, "get_writer", breaking)
+    with pytest.raises(OSError, match="the disk is full"):
+        videos.write_video(iter(noise_frames(20)), tmp_path / "a.mp4", fps=10)
     assert list(tmp_path.iterdir()) == []

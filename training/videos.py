@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
@@ -18,6 +20,7 @@ from training.triplane import TriPlaneGenerator
 
 WRAPS = 2  # how often the keyframes are repeated on both sides, so that the curve closes smoothly
 CRF = 18  # x264's constant quality; 18 is visually lossless
+QUEUE_FRAMES = 4  # that wait for ffmpeg
 
 
 def keyframe_seeds(
@@ -84,13 +87,23 @@ def orbit_frames(
 def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int, total: int | None = None) -> None:
     """Write uint8 frames [H, W, 3] as an H.264 file (yuv420p) that appears whole; `total` is for the progress bar.
 
-    Odd sizes get one more row or column, a copy of the last: the format stores colours for pairs of pixels.  ffmpeg is a
-    process of its own and encodes while the next frames are made.
+    Odd sizes get one more row or column, a copy of the last: the format stores colours for pairs of pixels.  A thread hands
+    frames to ffmpeg, a process of its own, while the next are made; at most `QUEUE_FRAMES` wait.
     """
     settings = dict(codec="libx264", pixelformat="yuv420p", macro_block_size=1, quality=None, output_params=["-crf", str(CRF)])
-    with atomic_path(path) as temporary:
+    with contextlib.ExitStack() as stack:
+        temporary = stack.enter_context(atomic_path(path))
         # Left by itself, the writer keeps ffmpeg running when drawing fails, and the temporary file comes back.
-        with contextlib.closing(imageio.get_writer(temporary, format="FFMPEG", mode="I", fps=fps, **settings)) as video:
-            for frame in cli.progress(frames, total=total, unit="frame", desc=Path(path).name):
-                height, width = frame.shape[:2]
-                video.append_data(np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge"))
+        video = stack.enter_context(
+            contextlib.closing(imageio.get_writer(temporary, format="FFMPEG", mode="I", fps=fps, **settings))
+        )
+        encoder = stack.enter_context(ThreadPoolExecutor(max_workers=1))
+        waiting: deque[Future[None]] = deque()
+        for frame in cli.progress(frames, total=total, unit="frame", desc=Path(path).name):
+            if len(waiting) == QUEUE_FRAMES:
+                waiting.popleft().result()
+            height, width = frame.shape[:2]
+            padded = np.pad(frame, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
+            waiting.append(encoder.submit(video.append_data, padded))
+        for encoded in waiting:
+            encoded.result()
