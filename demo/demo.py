@@ -54,10 +54,12 @@ def main(outdir: str, img_data: str, seg_data: str, minutes: float | None, devic
     data = [f"--img_data={existing_path(img_data, 'data set')}", f"--seg_data={existing_path(seg_data, 'data set')}"]
     training = ["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, f"--device={chosen}"]
     run(training, seconds=60 * (minutes or usual_minutes))
-    networks = [newest_snapshot(folder / "runs"), SHIPPED_MODEL]
-    for network in networks:
+    networks = {"new": newest_snapshot(folder / "runs")}
+    if SHIPPED_MODEL.exists():
+        networks["shipped"] = SHIPPED_MODEL
+    for network in networks.values():
         show(network, folder, f"--device={chosen}")
-    save_comparison(folder / "sheet.png", networks, img_data, seg_data, chosen)
+    save_comparison(folder / "sheet.png", list(networks.values()), img_data, seg_data, chosen)
     print_results(folder, networks)
 
 
@@ -96,20 +98,20 @@ def show(network: Path, folder: Path, device: str) -> None:
     run(["gen_samples.py", f"--network={network}", f"--seeds={SEEDS}", *SHAPE, *place])
 
 
-def print_results(folder: Path, networks: list[Path]) -> None:
-    """Where everything is, and what to try next."""
-    trained, shipped = networks
-    print(
-        f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, those of the new and the shipped network"
-    )
-    for network, who in ((trained, "the new network"), (shipped, "the shipped network")):
-        print(f"{folder / network.stem}: {who}: turning.mp4, five views of each seed (.png), shapes for Blender (.glb)")
+def print_results(folder: Path, networks: dict[str, Path]) -> None:
+    """Where everything is, and what to try next, with the last of the networks."""
+    print(f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, a row of each network's")
+    for name, network in networks.items():
+        print(
+            f"{folder / network.stem}: the {name} network: turning.mp4, five views of each seed (.png), shapes for Blender (.glb)"
+        )
+    last = list(networks.values())[-1]
     print(f"""
 Next, after `source .venv/bin/activate`:
   make demo                              # trains the new network for as long again
-  python gen_videos.py --network {shipped.relative_to(ROOT)} --seeds 4-12 --grid 3x3 --cfg Head --outdir out
-  python demo/score.py --network {shipped.relative_to(ROOT)}   # how good it is, in numbers
-  ./gen_pti_script.sh                    # from one picture to a whole head
+  python gen_videos.py --network {last} --seeds 4-12 --grid 3x3 --cfg Head --outdir out
+  python demo/score.py --network {last}   # how good it is, in numbers
+  ./gen_pti_script.sh --network {last}   # from one picture to a whole head
   python demo/render_heads.py --help     # more heads, in any number""")
 
 

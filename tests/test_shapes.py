@@ -69,10 +69,29 @@ def test_border_width(resolution, width):
     assert shapes.border_width(resolution) == width
 
 
+@pytest.mark.parametrize(
+    ("free", "points"), [(0, 2**12), (2**20, 2**12), (100 * 2**20, 2**13), (250 * 2**20, 2**14), (2**40, 2**16)]
+)
+def test_fewer_points_at_a_time_where_memory_is_short(monkeypatch, free, points):
+    monkeypatch.setattr(shapes, "free_memory", lambda device: free)
+    assert shapes.points_at_a_time(torch.device("cpu")) == points
+
+
+def test_only_the_kept_part_is_looked_up_and_nothing_is_made_anew(ball_face, monkeypatch):
+    G, face = ball_face
+    seen = []
+    query = G.query
+    monkeypatch.setattr(G, "query", lambda grids, points, **kwargs: seen.append(points) or query(grids, points, **kwargs))
+    monkeypatch.setattr(G, "make_grids", None)
+    shapes.density_grid(G, face, 64)
+    points = torch.cat(seen, dim=1)
+    assert points.shape[1] == 50**3 and points.abs().max() <= 0.5 * 49 / 63 + 1e-6
+
+
 def test_lattice_does_not_depend_on_the_size_of_the_pieces(torgb, monkeypatch):
     face = inference.prepare(torgb, torch.zeros(1, torgb.backbone.num_ws, torgb.w_dim))
     whole = shapes.density_grid(torgb, face, 20)
-    monkeypatch.setattr(shapes, "CHUNK_POINTS", 1000)
+    monkeypatch.setattr(shapes, "points_at_a_time", lambda device: 1000)
     np.testing.assert_allclose(shapes.density_grid(torgb, face, 20), whole, rtol=1e-5, atol=1e-5)
     assert whole[10, 12, 7] == pytest.approx(
         torgb.sample_mixed(torch.tensor([[[10 / 19, 12 / 19, 7 / 19]]]) - 0.5, None, face.ws, noise_mode="const")[
@@ -127,10 +146,12 @@ def test_no_surface_is_one_clear_line(ball_face):
         shapes.surface(np.full([16, 16, 16], np.nan, dtype=np.float32), 1.0, shapes.DEFAULT_LEVEL)
 
 
-def test_a_face_that_nowhere_reaches_the_usual_level_gets_half_its_highest(capsys):
+def test_a_face_that_nowhere_reaches_the_usual_level_ends_where_it_is_half_as_opaque(capsys):
     assert shapes.usual_level(np.array([-5.0, 10.5])) == shapes.DEFAULT_LEVEL
     assert capsys.readouterr().out == ""
-    assert shapes.usual_level(np.array([-5.0, 7.0])) == 3.5
+    for highest in (7.0, 0.5, -3.0):
+        level = shapes.usual_level(np.array([-5.0, highest]))
+        assert np.log1p(np.exp(level - 1)) == pytest.approx(np.log1p(np.exp(highest - 1)) / 2)
     assert "reach 7, not 10" in capsys.readouterr().out
 
 

@@ -15,6 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dnnlib import UserError, cli
 from dnnlib.util import atomic_path
+from torch_utils.device import free_memory
 from training.triplane import Face, TriPlaneGenerator
 
 VOLUME_FORMAT = ".mrc"
@@ -22,7 +23,8 @@ MESH_FORMATS = (".ply", ".obj", ".glb")
 SHAPE_FORMATS = (VOLUME_FORMAT, *MESH_FORMATS)
 EMPTY_DENSITY = -1000.0  # what the border of a lattice is set to
 DEFAULT_LEVEL = 10.0  # density (before softplus) of the surface: customary in this family of networks
-CHUNK_POINTS = 2**16  # looked up at a time: about 100 MB
+POINT_BYTES = 2**11  # that looking up a point takes in plain PyTorch, at most
+LEAST_POINTS, MOST_POINTS = 2**12, {"cpu": 2**16, "cuda": 2**20}  # looked up at a time; more bring nothing
 MIN_FACES = 4
 
 
@@ -39,6 +41,12 @@ def border_width(resolution: int) -> int:
     return int(30 * resolution / 256)
 
 
+def points_at_a_time(device: torch.device) -> int:
+    """How many points to look up in one call: a power of two, so many that a quarter of the free memory is enough."""
+    fitting = free_memory(device) // (4 * POINT_BYTES)
+    return min(MOST_POINTS[device.type], max(LEAST_POINTS, 2 ** (int(fitting).bit_length() - 1) if fitting else 0))
+
+
 @torch.no_grad()
 def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarray:
     """Densities (before softplus) of one face, float32 [R, R, R]; the border is EMPTY_DENSITY and is not looked up."""
@@ -47,9 +55,10 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
     half = G.rendering_kwargs.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=face.ws.device)[border : border + side]
     inside = np.empty(side**3, dtype=np.float32)
+    chunk = points_at_a_time(axis.device)
     with cli.progress(total=inside.size, unit="voxel", unit_scale=True, desc="density", leave=False) as bar:
-        for start in range(0, inside.size, CHUNK_POINTS):
-            index = torch.arange(start, min(start + CHUNK_POINTS, inside.size), device=axis.device)
+        for start in range(0, inside.size, chunk):
+            index = torch.arange(start, min(start + chunk, inside.size), device=axis.device)
             points = torch.stack([axis[index // side**2], axis[index // side % side], axis[index % side]], dim=-1)
             inside[start : start + len(index)] = G.query(face.grids, points[None])[0].flatten().cpu().numpy()
             bar.update(len(index))
@@ -108,12 +117,18 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def usual_level(densities: np.ndarray) -> float:
-    """DEFAULT_LEVEL, or half the highest density of a face that nowhere reaches it, as early in training."""
+    """DEFAULT_LEVEL, or where a face that nowhere reaches it, as early in training, is half as opaque as at its densest.
+
+    How opaque a density is, the ray marcher's softplus of it less one says.
+    """
     highest = float(densities.max())
     if highest > DEFAULT_LEVEL:
         return DEFAULT_LEVEL
-    print(f"The densities of this face reach {highest:.3g}, not {DEFAULT_LEVEL:g}: its surface is taken at half of that")
-    return highest / 2
+    half_as_opaque = np.log(np.expm1(np.logaddexp(0, highest - 1) / 2)) + 1
+    print(
+        f"The densities of this face reach {highest:.3g}, not {DEFAULT_LEVEL:g}: its surface is taken at {half_as_opaque:.3g}"
+    )
+    return float(half_as_opaque)
 
 
 def check_format(suffix: str) -> None:

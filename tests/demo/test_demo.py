@@ -80,7 +80,8 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     assert outcome.exit_code == 0, outcome.output
     folder = tmp_path / "demo-out"
     trained = demo.newest_snapshot(folder / "runs")
-    for network in (trained.stem, "heads-128"):
-        made = {path.name for path in (folder / network).iterdir()}
+    networks = [trained, *[demo.SHIPPED_MODEL] * demo.SHIPPED_MODEL.exists()]
+    for network in networks:
+        made = {path.name for path in (folder / network.stem).iterdir()}
         assert made == {"turning.mp4"} | {f"seed{seed:04d}.{kind}" for seed in range(4) for kind in ("png", "ply")}
-    assert PIL.Image.open(folder / "sheet.png").size == (8 * 128, 3 * 128)
+    assert PIL.Image.open(folder / "sheet.png").size == (8 * 128, (1 + len(networks)) * 128)

@@ -1,0 +1,51 @@
+"""What the repository ships: the sets of heads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+import camera_utils
+import dataset_tool_seg
+from demo.scores.held_out import load_held_out
+from training.dataset import HeadDataset
+
+ROOT = Path(__file__).parent.parent
+DATA = ROOT / "dataset"
+SETS = {  # name -> images, masks, heads, views of each, pixels, megabytes at most
+    "training": (DATA / "heads-128" / "img.zip", DATA / "heads-128" / "seg.zip", 480, 6, 128, 18),
+    "held-out": (DATA / "heads-128-held-out" / "img.zip", DATA / "heads-128-held-out" / "seg.zip", 24, 12, 128, 4),
+    "test": (DATA / "testdata_img", DATA / "testdata_seg", 8, 5, 512, 3),
+}
+
+
+def size(path):
+    """Bytes of a file, or of all files in a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_shipped_set_is_sound(name, tmp_path):
+    images, masks, heads, views, resolution, megabytes = SETS[name]
+    sources = [f"--img_source={images}", f"--seg_source={masks}"]
+    outcome = CliRunner().invoke(dataset_tool_seg.main, ["--check", *sources, f"--sheet={tmp_path / 'sheet.png'}"])
+    assert outcome.exit_code == 0, outcome.output
+    dataset = HeadDataset(str(images), str(masks))
+    assert dataset.resolution == resolution and len(dataset) == heads * views
+    assert sum(map(size, {images.parent} if images.suffix == ".zip" else {images, masks})) < megabytes * 2**20
+
+
+def test_the_sets_have_no_head_in_common():
+    """People are drawn from seed and number, and the three sets have seeds of their own."""
+    seeds = [json.loads((DATA / name / "options.json").read_text())["seed"] for name in ("heads-128", "heads-128-held-out")]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_held_out_set_knows_its_truth():
+    truth = load_held_out(DATA / "heads-128-held-out")
+    inside = truth.masks > 0.9
+    assert np.isfinite(truth.depths[inside]).mean() > 0.99 and np.isinf(truth.depths[truth.masks == 0]).all()
+    nearest, farthest = truth.depths[inside].min(), truth.depths[inside & np.isfinite(truth.depths)].max()
+    assert camera_utils.DEFAULT_RADIUS - 0.7 < nearest < farthest < camera_utils.DEFAULT_RADIUS + 0.7
