@@ -1,4 +1,7 @@
-"""The one place where the device is chosen."""
+"""The one place where the device is chosen, and where its memory is asked for."""
+
+import os
+from pathlib import Path
 
 import torch
 
@@ -39,3 +42,30 @@ def peak_memory_gb(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that can still be had: on a GPU what others leave and PyTorch keeps in reserve, on the CPU what the system says.
+
+    Where the system does not say, half of what the machine has.
+    """
+    if device.type == "cuda":
+        reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + reserve
+    return min(_available_memory(), _left_to_container())
+
+
+def _available_memory() -> int:
+    try:
+        entries = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(entries["MemAvailable"].split()[0]) * 2**10
+    except (OSError, KeyError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def _left_to_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
+    """What a container's limit (cgroup v2) leaves; infinity where there is none."""
+    try:
+        return max(0, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
+    except (OSError, ValueError):  # no such files, or "max"
+        return float("inf")

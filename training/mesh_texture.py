@@ -14,7 +14,7 @@ from training import inference
 from training.images import to_uint8
 from training.mesh_atlas import Atlas
 from training.mesh_raster import depth_buffer, project, rasterize
-from training.shapes import CHUNK_POINTS, Surface
+from training.shapes import Surface, points_at_a_time
 from training.triplane import Face, TriPlaneGenerator
 
 LEVEL_YAWS, RAISED_YAWS = 8, 4  # cameras of the generator's views, level and from above
@@ -40,8 +40,9 @@ class Shot(NamedTuple):
 def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.ndarray:
     """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if only they were there."""
     colors = np.empty([len(vertices), 3], dtype=np.uint8)
-    for start in range(0, len(vertices), CHUNK_POINTS):
-        points = torch.as_tensor(vertices[start : start + CHUNK_POINTS], dtype=torch.float32, device=face.ws.device)
+    chunk = points_at_a_time(face.ws.device)
+    for start in range(0, len(vertices), chunk):
+        points = torch.as_tensor(vertices[start : start + chunk], dtype=torch.float32, device=face.ws.device)
         features = G.query(face.grids, points[None])[1].mT[..., None]  # [1, 32, M, 1]
         if G.grid_model.decoder_activation == "sigmoid":
             features = features * 2 - 1

@@ -44,7 +44,7 @@ def border_width(resolution: int) -> int:
 def points_at_a_time(device: torch.device) -> int:
     """How many points to look up in one call: a power of two, so many that a quarter of the free memory is enough."""
     fitting = free_memory(device) // (4 * POINT_BYTES)
-    return min(MOST_POINTS[device.type], max(LEAST_POINTS, 2 ** (int(fitting).bit_length() - 1) if fitting else 0))
+    return min(MOST_POINTS[device.type], max(LEAST_POINTS, 2 ** (fitting.bit_length() - 1)))
 
 
 @torch.no_grad()
