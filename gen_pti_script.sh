@@ -14,7 +14,7 @@ if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$project/.venv
 fi
 network=$project/models/heads-128.pkl
 target=$project/dataset/testdata_img
-photos=20 # the built-in head that looks into the camera; all of them where a target is given
+photos=12 # the built-in head that looks into the camera; all of them where a target is given
 outdir=pti-out
 
 need() { # need OPTION NUMBER_OF_ARGUMENTS_LEFT

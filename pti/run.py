@@ -94,7 +94,7 @@ def main(
     after its last finished stage when the same command is given again.
 
     \b
-    python pti/run.py --network PKL --target_img dataset/testdata_img --idx 20 --outdir out --shapes true
+    python pti/run.py --network PKL --target_img dataset/testdata_img --idx 12 --outdir out --shapes true
     """
     device = select_device(options["device"])
     use_precision(options["precision"], device)
