@@ -64,5 +64,35 @@ def test_the_switch_is_checked(monkeypatch):
 def test_what_ops_take():
     x = torch.zeros(1)
     assert custom_ops.compiled(x.half()) is None
+    assert custom_ops.compiled(x.half(), half=True) is None  # CPU ops have no half precision
     assert custom_ops.compiled(x, x.double()) is None
     assert custom_ops.compiled(x, torch.zeros(1, device="meta")) is None
+
+
+def test_without_nvcc_one_warning_and_plain_pytorch(tmp_path):
+    code = "from torch_utils import custom_ops; print(custom_ops.cuda_ops(), custom_ops.cuda_ops())"
+    output, errors = run(tmp_path, code, PATH=str(tmp_path), CUDA_HOME="").communicate(timeout=120)
+    assert output == "None None\n"
+    assert errors.count("no compiled CUDA ops") == 1 and "CUDA_HOME" in errors
+
+
+def test_the_toolkit_is_found_behind_links_and_scripts(tmp_path, monkeypatch):
+    toolkit = tmp_path / "toolkit" / "bin"
+    toolkit.mkdir(parents=True)
+    compiler, script = toolkit / "nvcc", tmp_path / "nvcc"
+    compiler.write_text(f"#!/bin/sh\necho '#$ TOP={toolkit}/..' >&2\n")
+    script.write_text(f'#!/bin/sh\nexec {compiler} "$@"\n')
+    for path in (compiler, script):
+        path.chmod(0o755)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert custom_ops.cuda_home() == toolkit.parent.resolve()
+    monkeypatch.setenv("CUDA_HOME", "/elsewhere")
+    assert custom_ops.cuda_home() == Path("/elsewhere")
+
+
+def test_a_build_depends_on_its_own_sources():
+    flags = {"extra_cflags": ["-O3"]}
+    names = {custom_ops._fingerprint(library, flags, "compiler") for library in (custom_ops.CPU, custom_ops.CUDA)}
+    names.add(custom_ops._fingerprint(custom_ops.CUDA, flags, "another compiler"))
+    assert len(names) == 3

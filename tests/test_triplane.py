@@ -157,3 +157,9 @@ def test_mixed_ray_limits_are_refused():
     generator = tiny_generator(ray_start="auto")
     with pytest.raises(ValueError, match="both"):
         generator(*latents(1))
+
+
+def test_density_alone_is_that_of_a_query():
+    generator = tiny_generator()
+    grids, points = generator.make_grids(generator.mapping(*latents()), noise_mode="const"), torch.rand(2, 50, 3) - 0.5
+    torch.testing.assert_close(generator.density(grids, points), generator.query(grids, points)[0])

@@ -3,8 +3,9 @@
 The environment variable TORCH_UTILS_OPS says what to do: ``auto`` (the default) builds, and where that fails says so once and
 goes on in plain PyTorch; ``ref`` is plain PyTorch; ``require`` makes a failure an error.
 
-A build lies in torch's cache of extensions (TORCH_EXTENSIONS_DIR) under a name made of all that it depends on: sources, flags,
-compiler, processor, torch.  One process builds, others wait for it.
+CPU and CUDA ops are two libraries with the same names in them, each built when it is first wanted.  A build lies in torch's
+cache of extensions (TORCH_EXTENSIONS_DIR) under a name made of all that it depends on: sources, flags, compilers, processor or
+GPU, torch.  One process builds, others wait for it.
 """
 
 import contextlib
@@ -12,12 +13,14 @@ import functools
 import hashlib
 import os
 import platform
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, NamedTuple
 
 import torch
 
@@ -25,9 +28,22 @@ from dnnlib import UserError
 
 SWITCH = "TORCH_UTILS_OPS"
 MODES = ("auto", "ref", "require")
-LIBRARY = "multi_pose"  # the name in torch.ops
 SOURCES = Path(__file__).parent / "ops" / "csrc"
 CPU_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+FULL_PRECISION = (torch.float32, torch.float64)
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class Library(NamedTuple):
+    """Ops for one kind of device."""
+
+    name: str  # in torch.ops
+    title: str
+    folder: Path
+
+
+CPU = Library("multi_pose", "ops", SOURCES)
+CUDA = Library("multi_pose_cuda", "CUDA ops", SOURCES / "cuda")
 
 _lock = threading.Lock()
 
@@ -40,42 +56,53 @@ def mode() -> str:
     return value
 
 
-def compiled(*tensors: torch.Tensor | None) -> Any | None:
+def compiled(*tensors: torch.Tensor | None, half: bool = False) -> Any | None:
     """The compiled ops, as attributes, if they can take these tensors (None stands for an argument left out), else None.
 
-    That is where all are float32, or all float64, and on the CPU.  The first call builds.
+    That is where all are float32, or all float64, and all on the CPU or on one CUDA device; there also all float16, or all
+    bfloat16, for ops that have it (`half`).  The first call for a kind of device builds.
     """
     given = [tensor for tensor in tensors if tensor is not None]
-    dtype = given[0].dtype
-    if dtype not in (torch.float32, torch.float64) or any(t.device.type != "cpu" or t.dtype != dtype for t in given):
+    device, dtype = given[0].device, given[0].dtype
+    half = half and device.type == "cuda" and dtype in HALF_PRECISION
+    if not (half or dtype in FULL_PRECISION) or any(t.device != device or t.dtype != dtype for t in given):
         return None
-    return cpu_ops()
+    return {"cpu": cpu_ops, "cuda": cuda_ops}.get(device.type, lambda: None)()
 
 
 def cpu_ops() -> Any | None:
-    """The namespace of the compiled CPU ops, or None in plain PyTorch; RuntimeError if they are required but cannot be built."""
+    """The namespace of the compiled CPU ops, or None in plain PyTorch; RuntimeError if required ones cannot be built."""
+    return _ops(CPU)
+
+
+def cuda_ops() -> Any | None:
+    """The same of the CUDA ops, for the devices that this process sees."""
+    return _ops(CUDA)
+
+
+def _ops(library: Library) -> Any | None:
     wanted = mode()
     if wanted == "ref":
         return None
     with _lock:
-        failure = _load()
+        failure = _load(library)
     if failure is None:
-        return getattr(torch.ops, LIBRARY)
+        return getattr(torch.ops, library.name)
     if wanted == "require":
-        raise RuntimeError(f"the compiled ops that {SWITCH}=require asks for cannot be built: {failure}")
+        raise RuntimeError(f"the compiled {library.title} that {SWITCH}=require asks for cannot be built: {failure}")
     return None
 
 
 @functools.cache
-def _load() -> str | None:
+def _load(library: Library) -> str | None:
     """Load the library, built before if need be; returns what went wrong, which `auto` also tells."""
     try:
-        _load_or_build(sorted(SOURCES.glob("*.cpp")), CPU_FLAGS)
+        _load_or_build(library)
     except Exception as error:  # whatever is wrong with compiler, disk or torch's headers, PyTorch alone does the same
         failure = _reason(error)
         if mode() == "auto":
             print(
-                f"Warning: no compiled ops, slower plain PyTorch instead ({SWITCH}=ref asks for that): {failure}",
+                f"Warning: no compiled {library.title}, slower plain PyTorch instead ({SWITCH}=ref asks for that): {failure}",
                 file=sys.stderr,
             )
         return failure
@@ -89,32 +116,66 @@ def _reason(error: Exception) -> str:
     return (complaints + lines + [type(error).__name__])[0]
 
 
-def _load_or_build(sources: list[Path], flags: tuple[str, ...]) -> None:
+def _load_or_build(library: Library) -> None:
     from torch.utils import cpp_extension  # here: it imports setuptools, which nothing else needs
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
     root.mkdir(parents=True, exist_ok=True)
-    library = root / f"{LIBRARY}_{_fingerprint(cpp_extension.get_cxx_compiler(), flags)}.so"
-    with _file_lock(library.with_suffix(".lock")):
-        if library.exists():
-            torch.ops.load_library(str(library))
+    flags, compilers = _for_cuda(cpp_extension) if library is CUDA else _for_cpu(cpp_extension)
+    built = root / f"{library.name}_{_fingerprint(library, flags, compilers)}.so"
+    with _file_lock(built.with_suffix(".lock")):
+        if built.exists():
+            torch.ops.load_library(str(built))
             return
-        print("Building compiled ops, once on this machine ...", file=sys.stderr, flush=True)
+        print(f"Building compiled {library.title}, once on this machine ...", file=sys.stderr, flush=True)
+        sources = [str(path) for suffix in ("*.cpp", "*.cu") for path in sorted(library.folder.glob(suffix))]
         with tempfile.TemporaryDirectory(dir=root) as folder, _ninja_on_path():
-            cpp_extension.load(
-                LIBRARY, [str(p) for p in sources], extra_cflags=list(flags), build_directory=folder, is_python_module=False
-            )
-            (Path(folder) / f"{LIBRARY}.so").replace(library)
+            cpp_extension.load(library.name, sources, **flags, build_directory=folder, is_python_module=False)
+            (Path(folder) / f"{library.name}.so").replace(built)
 
 
-def _fingerprint(compiler: str, flags: tuple[str, ...]) -> str:
-    """A name for all that a build depends on; an error if there is no compiler."""
+def _for_cpu(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
+    """Arguments of the builder, and a text that tells compilers and processors apart; an error if there is no compiler."""
+    compiler = cpp_extension.get_cxx_compiler()
     # The processor as the compiler sees it: builds are for this machine's instructions.
     native = subprocess.run([compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True)
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    parts = [*flags, version, native.stdout, torch.__version__, platform.machine(), sys.version]
-    for path in sorted(SOURCES.iterdir()):
-        parts += [path.name, path.read_text()]
+    return {"extra_cflags": list(CPU_FLAGS)}, _version(compiler) + native.stdout
+
+
+def _for_cuda(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
+    """The same for all GPUs in sight."""
+    home = cuda_home()
+    if home is None:
+        raise RuntimeError("no nvcc on the path: install a CUDA toolkit, or say in CUDA_HOME where it is")
+    cpp_extension.CUDA_HOME = str(home)
+    names = {"{}{}".format(*torch.cuda.get_device_capability(device)) for device in range(torch.cuda.device_count())}
+    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in sorted(names)]
+    return {"extra_cflags": ["-O3"], "extra_cuda_cflags": ["-O3", *targets]}, (
+        _version(str(home / "bin" / "nvcc")) + _version(cpp_extension.get_cxx_compiler())
+    )
+
+
+def cuda_home() -> Path | None:
+    """The folder of the CUDA toolkit: CUDA_HOME, or that of the nvcc on the path, which may be a link or a script elsewhere."""
+    if os.environ.get("CUDA_HOME"):
+        return Path(os.environ["CUDA_HOME"])
+    nvcc = shutil.which("nvcc")
+    if nvcc is None:
+        return None
+    plan = subprocess.run([nvcc, "-dryrun", "-x", "cu", os.devnull, "-o", os.devnull], capture_output=True, text=True).stderr
+    top = re.search(r"^#\$ TOP=(.+)$", plan, re.MULTILINE)
+    return Path(top[1]).resolve() if top else None
+
+
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+
+
+def _fingerprint(library: Library, flags: dict[str, list[str]], compilers: str) -> str:
+    """A name for all that a build depends on."""
+    parts = [str(flags), compilers, torch.__version__, platform.machine(), sys.version]
+    for path in sorted(library.folder.iterdir()):
+        parts += [path.name, path.read_text()] if path.is_file() else []
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 

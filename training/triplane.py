@@ -48,9 +48,16 @@ class OSGDecoder(torch.nn.Module):
     def decode(self, features):
         """Features [N, M, n_features] -> density [N, M, 1] before softplus, and colour features [N, M, out]."""
         batch, points, channels = features.shape
+        out = softplus_mlp.softplus_mlp(features.reshape(batch * points, channels), *self.layers())
+        return self.split(out.reshape(batch, points, -1))
+
+    def layers(self):
+        """w1 [64, n_features], b1 [64], w2 [1 + out, 64], b2 [1 + out] of the two layers with softplus between."""
         first, _, last = self.net
-        out = softplus_mlp.softplus_mlp(features.reshape(batch * points, channels), *first.scaled(), *last.scaled())
-        out = out.reshape(batch, points, -1)
+        return *first.scaled(), *last.scaled()
+
+    def split(self, out):
+        """What the layers make of points, [N, M, 1 + out], as density and colour features."""
         sigma, rgb = out[..., :1], out[..., 1:]
         if self.activation == "sigmoid":
             rgb = torch.sigmoid(rgb) * 1.002 - 0.001  # saturation without vanishing gradients (Barron 2021, mip-NeRF)
@@ -178,9 +185,16 @@ class TriPlaneGenerator(torch.nn.Module):
 
     def query(self, grids, points, density_noise=0):
         """Density [N, M, 1] before softplus and features [N, M, 32] at points [N, M, 3] in world units."""
-        box_warp = self.rendering_kwargs.box_warp
-        sigma, rgb = self.decoder.decode(trigrid.sample_grids(grids, points, box_warp, flat=self.grid_model.flat))
+        sigma, rgb = self.decoder.split(self._decoded(grids, points, self.decoder.layers()))
         return renderer.add_density_noise(sigma, density_noise), rgb
+
+    def density(self, grids, points):
+        """The density of `query` alone: colours, most of the decoder's work, are not computed."""
+        w1, b1, w2, b2 = self.decoder.layers()
+        return self._decoded(grids, points, (w1, b1, w2[:1], b2[:1]))
+
+    def _decoded(self, grids, points, layers):
+        return trigrid.sample_decoded(grids, points, self.rendering_kwargs.box_warp, layers, flat=self.grid_model.flat)
 
     def _density_noise(self, density_noise):
         """`density_noise`, or for None what published training left in the snapshots of its first images."""

@@ -62,7 +62,7 @@ def bias_act(
     slope = alpha if slope is None else slope
     last = _channels_are_side_by_side(x)
     fits = not math.isnan(slope) and gain > 0 and dim == 1 and x.numel() >= _WORTHWHILE and (last or x.is_contiguous())
-    if fits and custom_ops.compiled(x, b, scale, noise) is not None:
+    if fits and custom_ops.compiled(x, b, scale, noise, half=True) is not None:
         return _BiasAct.apply(x, scale, noise, b, slope, gain, math.inf if clamp is None else clamp, last)
     return _reference(x, scale, noise, b, dim, lambda x: activation.function(x, alpha), gain, clamp)
 
@@ -93,13 +93,13 @@ class _BiasAct(torch.autograd.Function):
     def forward(ctx, x, scale, noise, b, slope, gain, clamp, last):
         ctx.save_for_backward(x, scale, noise, b)
         ctx.numbers = slope, gain, clamp, last
-        return custom_ops.compiled(x).bias_act(x, *_flat(scale, noise, b), *ctx.numbers)
+        return custom_ops.compiled(x, half=True).bias_act(x, *_flat(scale, noise, b), *ctx.numbers)
 
     @staticmethod
     def backward(ctx, grad):
         x, scale, noise, b = ctx.saved_tensors
         memory_format = torch.channels_last if ctx.numbers[-1] and x.ndim == 4 else torch.contiguous_format
-        call, numbers = custom_ops.compiled(x).bias_act_grad, ctx.numbers
+        call, numbers = custom_ops.compiled(x, half=True).bias_act_grad, ctx.numbers
         if not torch.is_grad_enabled():
             grad = grad.contiguous(memory_format=memory_format)
             grad_x, grad_scale, grad_noise, grad_b = call(grad, x, *_flat(scale, noise, b), *numbers)

@@ -18,8 +18,9 @@ Axes = Sequence[Sequence[int]]
 def grid_lookup(table: torch.Tensor, points: torch.Tensor, axes: Axes) -> torch.Tensor:
     """Features [N, M, C] of `points` [N, M, 3] in [-1, 1], between the centres of cells; zeros outside.
 
-    table [N, G, D, H, W, C]; axes[g] says which coordinates of a point run along (W, H, D) of grid g.  Differentiable once;
-    gradients do not depend on the number of threads.
+    table [N, G, D, H, W, C]; axes[g] says which coordinates of a point run along (W, H, D) of grid g.  Differentiable once.
+    On the CPU gradients do not depend on the number of threads.  On CUDA those of the table are added up in any order, unless
+    `torch.use_deterministic_algorithms` asks for the same bits each time, which takes longer.
     """
     if custom_ops.compiled(table, points) is None:
         return _reference(table, points, axes)

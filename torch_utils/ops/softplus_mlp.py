@@ -1,4 +1,7 @@
-"""Two fully connected layers with softplus between, in one pass over many points: the hidden layer is never stored."""
+"""Two fully connected layers with softplus between, in one pass over many points: the hidden layer is never stored.
+
+That is on the CPU.  For CUDA, `grid_mlp` has the layers in one with the lookup before them, without gradients.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +14,8 @@ _WHOLE = 16  # the compiled path takes multiples of it as numbers of inputs and 
 def softplus_mlp(x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
     """x [M, inputs] -> w2 [outputs, hidden] · softplus(w1 [hidden, inputs] · x + b1) + b2, [M, outputs]."""
     tensors = x, w1, b1, w2, b2
-    if w1.shape[0] % _WHOLE or w1.shape[1] % _WHOLE or custom_ops.compiled(*tensors) is None:
+    fits = w1.shape[0] % _WHOLE == 0 and w1.shape[1] % _WHOLE == 0
+    if not fits or not hasattr(custom_ops.compiled(*tensors), "softplus_mlp"):
         return _reference(*tensors)
     return _Mlp.apply(x.contiguous(), w1, b1, w2, b2)
 

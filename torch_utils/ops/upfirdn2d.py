@@ -79,7 +79,7 @@ def upfirdn2d(
     if not flip_filter:
         taps = taps.flip(list(range(taps.ndim)))
     resampling = (up_x, up_y), (down_x, down_y), (x0, x1, y0, y1)
-    if x.numel() > 0 and custom_ops.compiled(x, taps) is not None:
+    if x.numel() > 0 and custom_ops.compiled(x, taps, half=True) is not None:
         if taps.ndim == 2:
             return _Resample.apply(x, taps, *resampling)
         x = _Resample.apply(x, taps[None, :].contiguous(), (up_x, 1), (down_x, 1), (x0, x1, 0, 0))
@@ -117,7 +117,7 @@ class _Resample(torch.autograd.Function):
         ctx.resampling = up, down, padding
         few = x.shape[1] < _MANY or x.is_contiguous()
         x = x.contiguous(memory_format=torch.contiguous_format if few else torch.channels_last)
-        return custom_ops.compiled(x).upfirdn2d(x, taps, *up, *down, *padding)
+        return custom_ops.compiled(x, half=True).upfirdn2d(x, taps, *up, *down, *padding)
 
     @staticmethod
     def backward(ctx, grad):

@@ -6,7 +6,8 @@ A face is three grids [N, 3, C, D, H, W].  The same layout with `flat` lookup is
 import torch
 import torch.nn.functional as F
 
-from torch_utils.ops import grid_lookup
+from torch_utils import custom_ops
+from torch_utils.ops import grid_lookup, grid_mlp, softplus_mlp
 
 GRID_CHANNELS = 32  # features of a point
 # Which coordinates of a point run along (W, H, D) of each grid.
@@ -18,11 +19,11 @@ TRIPLANE_AXES = ((0, 1), (0, 2), (2, 0))
 def split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
     """A backbone's output [N, 3·C·depth, H, W] as grids [N, 3, C, depth, H, W].
 
-    On the CPU a cell's features are brought side by side in memory, once for all lookups.
+    Where lookups are this project's own, a cell's features are brought side by side in memory, once for all of them.
     """
-    if planes.device.type != "cpu":
+    if not _own_lookup(planes):
         return planes.unflatten(1, (3, -1, depth))
-    cells = planes.permute(0, 2, 3, 1).unflatten(-1, (3, -1, depth))  # [N, H, W, 3, C, depth]: how the CPU's networks store it
+    cells = planes.permute(0, 2, 3, 1).unflatten(-1, (3, -1, depth))  # [N, H, W, 3, C, depth]: how networks store it on the CPU
     return cells.permute(0, 3, 5, 1, 2, 4).contiguous().movedim(-1, 2)
 
 
@@ -35,9 +36,24 @@ def sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, fla
     points = points * (2 / box_warp)
     if flat:
         return _mean_of_lookups(grids[:, :, :, 0], points, TRIPLANE_AXES)
-    if points.device.type == "cpu":
+    if _own_lookup(grids, points):
         return grid_lookup.grid_lookup(grids.movedim(2, -1), points, TRIGRID_AXES)
     return _mean_of_lookups(grids, points, TRIGRID_AXES)
+
+
+def sample_decoded(
+    grids: torch.Tensor, points: torch.Tensor, box_warp: float, layers: tuple[torch.Tensor, ...], flat: bool = False
+) -> torch.Tensor:
+    """What `softplus_mlp` with these `layers` (w1, b1, w2, b2) makes of the features of points [N, M, 3]: [N, M, outputs]."""
+    if not flat and _own_lookup(grids, points):
+        return grid_mlp.grid_mlp(grids.movedim(2, -1), points * (2 / box_warp), TRIGRID_AXES, *layers)
+    features = sample_grids(grids, points, box_warp, flat)
+    return softplus_mlp.softplus_mlp(features.flatten(0, 1), *layers).unflatten(0, points.shape[:2])
+
+
+def _own_lookup(*tensors: torch.Tensor) -> bool:
+    """Whether `grid_lookup` is faster than PyTorch's own: on the CPU even in plain PyTorch, elsewhere where it is compiled."""
+    return tensors[0].device.type == "cpu" or custom_ops.compiled(*tensors) is not None
 
 
 def _mean_of_lookups(grids: torch.Tensor, points: torch.Tensor, axes: tuple[tuple[int, ...], ...]) -> torch.Tensor:

@@ -308,7 +308,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cpu(const Tensor& grad,
             }
         });
     });
-    return {grad_x, grad_scale.sum(1), grad_noise.sum(1), grad_bias.sum({0, 1})};
+    return {grad_x, grad_scale.sum(1), grad_noise.sum(1), grad_bias.sum(IntArrayRef({0, 1}))};
 }
 
 // Resampling; taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
