@@ -109,6 +109,15 @@ def _modulated_conv2d(
     return x, (energy + 1e-8).rsqrt().to(x.dtype)
 
 
+def scaled_weights(layer, dtype=torch.float32):
+    """Weight [out_features, in_features] and bias [out_features] or None as a FullyConnectedLayer uses them.
+
+    A function, since layers of published snapshots are of a class of their own, with these attributes.
+    """
+    b = None if layer.bias is None else layer.bias.to(dtype) * layer.bias_gain
+    return layer.weight.to(dtype) * layer.weight_gain, b
+
+
 @persistence.persistent_class
 class FullyConnectedLayer(torch.nn.Module):
     """[N, in_features] -> [N, out_features], with bias and activation."""
@@ -121,13 +130,8 @@ class FullyConnectedLayer(torch.nn.Module):
         self.weight_gain = lr_multiplier / math.sqrt(in_features)
         self.bias_gain = lr_multiplier
 
-    def scaled(self, dtype=torch.float32):
-        """Weight [out_features, in_features] and bias [out_features] or None as `forward` uses them."""
-        b = None if self.bias is None else self.bias.to(dtype) * self.bias_gain
-        return self.weight.to(dtype) * self.weight_gain, b
-
     def forward(self, x):
-        w, b = self.scaled(x.dtype)
+        w, b = scaled_weights(self, x.dtype)
         if self.activation == "linear":
             return F.linear(x, w, b)
         return bias_act.bias_act(x @ w.T, b, act=self.activation)

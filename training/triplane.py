@@ -12,7 +12,14 @@ from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
 from torch_utils import misc, persistence
 from torch_utils.ops import softplus_mlp
-from training.networks_stylegan2 import FullyConnectedLayer, Generator, MappingNetwork, SynthesisNetwork, ToRGBLayer
+from training.networks_stylegan2 import (
+    FullyConnectedLayer,
+    Generator,
+    MappingNetwork,
+    SynthesisNetwork,
+    ToRGBLayer,
+    scaled_weights,
+)
 from training.rendering_settings import GridModel, RenderingSettings
 from training.superresolution import resize
 from training.volumetric_rendering import ray_sampler, renderer, trigrid
@@ -54,7 +61,7 @@ class OSGDecoder(torch.nn.Module):
     def layers(self):
         """w1 [64, n_features], b1 [64], w2 [1 + out, 64], b2 [1 + out] of the two layers with softplus between."""
         first, _, last = self.net
-        return *first.scaled(), *last.scaled()
+        return *scaled_weights(first), *scaled_weights(last)
 
     def split(self, out):
         """What the layers make of points, [N, M, 1 + out], as density and colour features."""

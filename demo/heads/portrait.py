@@ -65,11 +65,11 @@ def prepare() -> None:
 
 def portray(sitting: Sitting) -> Portrait:
     """The person of `sitting.person_seed`, drawn and rendered by mitsuba on one thread."""
-    import drjit
-
     from demo.heads import person, scene, template, truth
 
     scene.select_variant()
+    import drjit  # which looks for LLVM when it is imported: after the variant is chosen
+
     drjit.set_thread_count(1)  # processes share the cores
     sitter = person.sample_person(sitting.person_seed, sitting.style)
     stage = scene.build_scene(template.load_template(), sitter)

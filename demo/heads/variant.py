@@ -6,12 +6,6 @@ from pathlib import Path
 
 from dnnlib.util import UserError
 
-try:
-    import mitsuba
-    import mitsuba_oidn
-except ImportError:
-    raise UserError("rendering heads needs mitsuba and mitsuba-oidn: pip install 'multi_pose[heads]'") from None
-
 __all__ = ["find_llvm", "mitsuba", "mitsuba_oidn", "select_variant"]
 
 OLDEST_LLVM = 17  # 15 and 16 abort the process in the middle of a kernel
@@ -23,16 +17,7 @@ LLVM_FOLDERS = (
     "/opt/homebrew/opt/llvm/lib",
     "/usr/local/opt/llvm/lib",
 )
-
-
-def select_variant() -> str:
-    """Set mitsuba's variant, once for the process, and return its name: ``llvm_ad_rgb`` (twice as fast) or ``scalar_rgb``."""
-    if mitsuba.variant() is None:
-        library = find_llvm()
-        if library is not None:
-            os.environ["DRJIT_LIBLLVM_PATH"] = str(library)
-        mitsuba.set_variant("scalar_rgb" if library is None else "llvm_ad_rgb")
-    return mitsuba.variant()
+_LLVM_NAME = re.compile(r"libLLVM(?:-(\d+)[\d.]*\.so[\d.]*|\.so\.(\d+)[\d.]*|\.(\d+)[\d.]*\.dylib)")
 
 
 def find_llvm(folders: tuple[str, ...] = LLVM_FOLDERS) -> Path | None:
@@ -46,6 +31,27 @@ def find_llvm(folders: tuple[str, ...] = LLVM_FOLDERS) -> Path | None:
 
 
 def _llvm_version(library: Path) -> int:
-    """The major version in a name such as libLLVM.so.19.1, libLLVM-17.so or libLLVM.20.dylib; 0 where there is none."""
-    match = re.match(r"libLLVM\D*(\d+)", library.resolve().name) or re.match(r"libLLVM\D*(\d+)", library.name)
-    return int(match[1]) if match else 0
+    """The major version in a name such as libLLVM.so.19.1, libLLVM-17.so or libLLVM.20.dylib; 0 for other files."""
+    for path in (library.resolve(), library):
+        match = _LLVM_NAME.fullmatch(path.name)
+        if match:
+            return int(next(filter(None, match.groups())))
+    return 0
+
+
+_library = find_llvm()
+if _library is not None:
+    os.environ["DRJIT_LIBLLVM_PATH"] = str(_library)  # read when the renderer is imported
+
+try:
+    import mitsuba
+    import mitsuba_oidn
+except ImportError:
+    raise UserError("rendering heads needs mitsuba and mitsuba-oidn: pip install 'multi_pose[heads]'") from None
+
+
+def select_variant() -> str:
+    """Set mitsuba's variant, once for the process, and return its name: ``llvm_ad_rgb`` (twice as fast) or ``scalar_rgb``."""
+    if mitsuba.variant() is None:
+        mitsuba.set_variant("scalar_rgb" if _library is None else "llvm_ad_rgb")
+    return mitsuba.variant()

@@ -119,7 +119,7 @@ def test_llvm_is_found_by_its_version(tmp_path, monkeypatch):
     folders = (str(tmp_path / "l*"), str(tmp_path / "none"))
     (tmp_path / "lib").mkdir()
     assert variant.find_llvm(folders) is None
-    for name in ("libLLVM-15.so.1", "libLLVM.so.16.0", "libLLVMCore.so", "notes.txt"):
+    for name in ("libLLVM-15.so.1", "libLLVM.so.16.0", "libLLVMCore.so", "libLLVMMSP430AsmParser.a", "notes.txt"):
         (tmp_path / "lib" / name).touch()
     assert variant.find_llvm(folders) is None
     for name in ("libLLVM.so.17", "libLLVM.so.19.1", "libLLVM-18.so.1"):
