@@ -1,6 +1,8 @@
 """How much memory there is."""
 
 import os
+import subprocess
+import sys
 
 import torch
 
@@ -18,3 +20,12 @@ def test_a_containers_limit_counts(tmp_path):
     assert device._left_to_container(tmp_path) == 400
     (tmp_path / "memory.max").write_text("max\n")
     assert device._left_to_container(tmp_path) == float("inf")
+
+
+def test_peak_memory_is_that_of_this_process_alone():
+    """A program that is started while much is held has held nothing yet."""
+    held = torch.ones(100_000_000)
+    code = "import torch; from torch_utils.device import peak_memory_gb; print(peak_memory_gb(torch.device('cpu')))"
+    here = device.peak_memory_gb(torch.device("cpu"))
+    there = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert here > held.nbytes / 2**30 and there < here - 0.25

@@ -21,8 +21,6 @@ from dnnlib import cli
 from torch_utils import custom_ops
 from torch_utils.ops import examples
 
-DTYPES = {"cpu": (torch.float32, torch.float64), "cuda": (torch.float32, torch.float16, torch.bfloat16)}
-
 _FOLDER_FIX = "set TORCH_EXTENSIONS_DIR to a folder that can be written to"
 # What the reason of a failure to build looks like, and what to do; the first that fits.
 _FIXES = (
@@ -85,7 +83,10 @@ def check_device(device: torch.device) -> list[Finding]:
         return [Finding(f"{device}: build", "there are no compiled ops for this device; plain PyTorch runs")]
     findings = [Finding(f"{device}: build", "ok")]
     for name, example in examples.EXAMPLES.items():
-        findings += [check_op(name, example, device, dtype) for dtype in DTYPES[device.type]]
+        dtypes = custom_ops.FULL_PRECISION
+        if example.half and device.type == "cuda":
+            dtypes += custom_ops.HALF_PRECISION
+        findings += [check_op(name, example, device, dtype) for dtype in dtypes]
     return findings
 
 
@@ -146,8 +147,8 @@ def _gpus() -> list[str]:
 
 
 def _nvcc() -> str:
-    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    return str(Path(home, "bin", "nvcc")) if home else "nvcc"
+    home = custom_ops.cuda_home()
+    return "nvcc" if home is None else str(home / "bin" / "nvcc")
 
 
 def _beside_python(program: str) -> str:

@@ -24,7 +24,7 @@ def test_compiled_is_plain_pytorch(compiled, name, dtype):
 
 
 def test_every_compiled_op_has_an_example():
-    text = "".join(path.read_text() for path in custom_ops.SOURCES.glob("*.cpp"))
+    text = "".join(path.read_text() for path in custom_ops.SOURCES.rglob("*.cpp"))
     ops = {name for name in re.findall(r'"(\w+)\(Tensor', text) if "_grad" not in name}
     assert ops and ops <= {name.partition(",")[0] for name in examples.EXAMPLES}
 

@@ -11,7 +11,7 @@ import torch
 
 from torch_utils import custom_ops
 
-from . import bias_act, composite, grid_lookup, softplus_mlp, upfirdn2d
+from . import bias_act, composite, grid_lookup, grid_mlp, softplus_mlp, upfirdn2d
 
 _AXES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 
@@ -20,14 +20,17 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 2e-2, to
 
 
 class Example(NamedTuple):
-    """A call: `function` of the float tensors that `inputs` makes (float64, on the CPU; all have gradients).
+    """A call: `function` of the float tensors that `inputs` makes (float64, on the CPU).
 
-    `twice`: gradients of gradients are compared too.
+    Gradients are compared, and with `twice` gradients of gradients; not for ops that are for `inference`, which have none.
+    `half`: there is a compiled path for float16 and bfloat16 on GPUs.
     """
 
     function: Callable[..., torch.Tensor]
     inputs: Callable[[], tuple[torch.Tensor, ...]]
     twice: bool = False
+    half: bool = False
+    inference: bool = False
 
 
 def _normal(*shape: int) -> torch.Tensor:
@@ -36,6 +39,11 @@ def _normal(*shape: int) -> torch.Tensor:
 
 def _pictures() -> torch.Tensor:
     return _normal(2, 32, 17, 13)
+
+
+def _points() -> torch.Tensor:
+    """Some of them outside."""
+    return torch.rand(2, 500, 3, dtype=torch.float64) * 2.4 - 1.2
 
 
 def _bias_act(x: torch.Tensor, b: torch.Tensor, scale: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
@@ -62,20 +70,27 @@ def _composite(densities: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
 
 
 EXAMPLES = {
-    "bias_act": Example(_bias_act, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True),
-    "bias_act, channels last": Example(
-        _bias_act_last, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True
+    "bias_act": Example(
+        _bias_act, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True, half=True
     ),
-    "upfirdn2d, up": Example(_up, lambda: (_pictures(),), twice=True),
-    "upfirdn2d, down, channels last": Example(_down, lambda: (_pictures(),), twice=True),
+    "bias_act, channels last": Example(
+        _bias_act_last, lambda: (_pictures(), _normal(32), _normal(2, 32), _normal(2, 1, 17, 13)), twice=True, half=True
+    ),
+    "upfirdn2d, up": Example(_up, lambda: (_pictures(),), twice=True, half=True),
+    "upfirdn2d, down, channels last": Example(_down, lambda: (_pictures(),), twice=True, half=True),
     "grid_lookup": Example(
         lambda table, points: grid_lookup.grid_lookup(table, points, _AXES),
-        lambda: (_normal(2, 3, 3, 8, 9, 32), torch.rand(2, 500, 3, dtype=torch.float64) * 2.4 - 1.2),
+        lambda: (_normal(2, 3, 3, 8, 9, 32), _points()),
     ),
     "softplus_mlp": Example(
         softplus_mlp.softplus_mlp,
         lambda: (_normal(700, 32), _normal(64, 32), _normal(64), _normal(33, 64), _normal(33)),
         twice=True,
+    ),
+    "grid_mlp": Example(
+        lambda table, points, *layers: grid_mlp.grid_mlp(table, points, _AXES, *layers),
+        lambda: (_normal(2, 3, 3, 8, 9, 32), _points(), _normal(64, 32), _normal(64), _normal(33, 64), _normal(33)),
+        inference=True,
     ),
     "composite": Example(_composite, lambda: (_normal(2, 40, 23, 1), _normal(2, 40, 24, 32))),
 }
@@ -112,6 +127,8 @@ def ops_mode(mode: str) -> Iterator[None]:
 
 
 def _values_and_gradients(example: Example, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    if example.inference:
+        return [example.function(*inputs)]
     inputs = [tensor.detach().requires_grad_() for tensor in inputs]
     value = example.function(*inputs)
     weights = torch.linspace(-0.3, 1, value.numel(), dtype=torch.float64).to(value).reshape(value.shape).requires_grad_()
