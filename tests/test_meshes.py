@@ -171,6 +171,7 @@ def generator():
         return 200 * (1 - off) + shapes.DEFAULT_LEVEL, (points + 0.5).repeat(1, 1, 11)[..., :32]
 
     G.query = query
+    G.density = lambda grids, points: query(grids, points)[0]
     return G
 
 

@@ -60,7 +60,7 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
         for start in range(0, inside.size, chunk):
             index = torch.arange(start, min(start + chunk, inside.size), device=axis.device)
             points = torch.stack([axis[index // side**2], axis[index // side % side], axis[index % side]], dim=-1)
-            inside[start : start + len(index)] = G.query(face.grids, points[None])[0].flatten().cpu().numpy()
+            inside[start : start + len(index)] = G.density(face.grids, points[None]).flatten().cpu().numpy()
             bar.update(len(index))
     return np.pad(inside.reshape(side, side, side), border, constant_values=EMPTY_DENSITY)
 
