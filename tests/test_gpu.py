@@ -35,7 +35,7 @@ def check(monkeypatch):
 
     def with_gradients(function, tensors, dtype):
         out = function(*tensors)
-        weights = torch.cos(torch.arange(out.numel(), dtype=torch.float64)).reshape(out.shape).to(dtype)
+        weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)).to(dtype)  # the same both times
         return [out, *torch.autograd.grad(out, tensors, weights.to(out))]
 
     def check(function, tensors, dtype):
@@ -98,7 +98,12 @@ def test_gradients_of_gradients(compiled, layout):
 @pytest.mark.parametrize("channels, count", [(32, 50000), (5, 3001), (32, 0)])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_grid_lookup(compiled, check, channels, count, dtype, deterministic):
-    table, points = torch.randn(2, 3, 4, 33, 35, channels), (torch.rand(2, count, 3) * 2 - 1) * 1.2
+    size = (4, 33, 35)
+    table, points = torch.randn(2, 3, *size, channels), (torch.rand(2, count, 3) * 2 - 1) * 1.2
+    # Between cells the gradient jumps, and a rounding decides on which side a point is.
+    places = torch.stack([points * (length / 2) + (length - 1) / 2 for length in size])
+    near = ((places - places.round()).abs() < 1e-3).any(dim=0).any(dim=-1, keepdim=True)
+    points = torch.where(near, 0.0123, points)
 
     def function(table, points):
         return grid_lookup.grid_lookup(table, points, TRIGRID_AXES)
