@@ -1,0 +1,302 @@
+"""What is measured: each case is work done twice, as it is done here and as published code does it."""
+
+import functools
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple
+
+import torch
+
+import camera_utils
+from benchmarks.published import published
+from dnnlib.util import construct_class_by_name
+from pti.perceptual import StructuralLoss
+from pti.pivotal_tuning import Tuning
+from pti.projector import Pivot, Step
+from pti.settings import TuningSettings
+from pti.targets import Target
+from training import inference, shapes
+from training.batches import BatchSource
+from training.config import TrainingConfig
+from training.dataset import HeadDataset
+from training.images import picture
+from training.training_loop import Trainer
+from training.triplane import Face, TriPlaneGenerator
+from training.videos import write_video
+
+DATA = Path(__file__).parent.parent / "dataset" / "heads-128"
+PUBLISHED_POINTS = 1_000_000  # that published code looks up at a time, with the backbone each time
+PAST_FADES = 10_000_000  # images seen, after which no schedule changes any more
+SEEN_BY_BOTH = 1000  # numbers of each gradient that are compared
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how large.  `quick` takes small networks; `brief` leaves out repetition, which does not change the peak memory."""
+
+    device: torch.device
+    quick: bool = False
+    brief: bool = False
+
+    def __getitem__(self, sizes: tuple[int, int]) -> int:
+        """The size that is meant, of (full, quick)."""
+        return sizes[self.quick]
+
+
+class Work(NamedTuple):
+    """A case, and both ways to do it; each returns tensors, of which those of the published way are compared with the fast way's first.
+
+    `published` may do a part of the work where the rest is the same again: `parts` of it are the whole.  It is None where there
+    is nothing to compare with.  `note` says what the seconds of one run of the fast way mean.
+    """
+
+    title: str
+    fast: Callable[[], list[torch.Tensor]]
+    published: Callable[[], list[torch.Tensor]] | None
+    parts: float = 1
+    arithmetic: Callable[[], Any] | None = None  # the products that are needed, by networks on `meta`; None: as published
+    tolerance: float = 1e-3  # of the norm of the difference, as a share of the norm
+    note: Callable[[float], str] = lambda seconds: ""
+
+
+def config(setting: Setting, **changes: Any) -> TrainingConfig:
+    """The published 512 command, but for one process; `quick`: smaller."""
+    options = dict(outdir="", cfg="ffhq", img_data=str(DATA / "img.zip"), seg_data=str(DATA / "seg.zip"), gpus=1, batch=4)
+    options |= dict(gamma=1, gamma_seg=1, gen_pose_cond=True, mirror=True, use_torgb_raw=True, decoder_activation="none")
+    options |= dict(disc_module="MaskDualDiscriminatorV2", bcg_reg_prob=0.2, triplane_depth=3, density_reg=0, trans_reg=10)
+    options |= dict(gpc_reg_prob=0.7, workers=min(3, os.cpu_count() or 1))
+    if setting.quick:
+        options |= dict(cbase=4096, cmax=128, triplane_size=64, depth_resolution=16, depth_resolution_importance=16)
+        options |= dict(neural_rendering_resolution_initial=32)
+    return TrainingConfig(**options | changes)
+
+
+class Scene:
+    """A generator with random weights, one face, and a camera that turns about it."""
+
+    def __init__(self, setting: Setting, device: torch.device):
+        torch.manual_seed(0)
+        kwargs = config(setting).generator_kwargs(img_resolution=setting[512, 128])
+        self.G: TriPlaneGenerator = construct_class_by_name(**kwargs).eval().requires_grad_(False).to(device)
+        self.ws = torch.randn(1, self.G.backbone.num_ws, self.G.w_dim).to(device)
+        self.camera = lambda turn: inference.orbit(self.G)(inference.View(6.2832 * turn))
+
+    def whole(self, turn: float = 0.1) -> dict[str, torch.Tensor]:
+        """A picture, all of it made anew, with the same draws as `view`."""
+        return self.view(inference.prepare(self.G, self.ws), turn)
+
+    def view(self, face: Any, turn: float = 0.1) -> dict[str, torch.Tensor]:
+        """A picture of a face that is there."""
+        return inference.render(self.G, face, self.camera(turn))
+
+
+def picture_case(setting: Setting) -> Work:
+    """One picture from a latent."""
+    scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
+    title = f"picture, {scene.G.img_resolution}"
+    return Work(
+        title, lambda: list(scene.whole().values()), plainly(lambda: list(scene.whole().values())), arithmetic=plan.whole
+    )
+
+
+def view_case(setting: Setting) -> Work:
+    """One more picture of the same face; published code keeps the planes, and makes the background again."""
+    scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
+    planned = inference.prepare(plan.G, plan.ws)
+    # When they are first wanted: a process that measures memory wants one of them.
+    face = functools.cache(lambda way: inference.prepare(scene.G, scene.ws))
+
+    def again() -> list[torch.Tensor]:
+        with torch.no_grad():
+            background = scene.G.make_background(scene.ws, noise_mode="const")
+        return list(scene.view(face("published")._replace(background=background)).values())
+
+    title = f"next view, {scene.G.img_resolution}"
+    return Work(title, lambda: list(scene.view(face("fast")).values()), plainly(again), arithmetic=lambda: plan.view(planned))
+
+
+def turntable_case(setting: Setting) -> Work:
+    """24 frames of one face as a video; published code makes each frame from the latent."""
+    scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
+    frames, measured = (2, 1) if setting.brief else (24, 2)
+
+    def film(make: Callable[[float], dict[str, torch.Tensor]], count: int) -> list[torch.Tensor]:
+        shown = []
+
+        def drawn():
+            for index in range(count):
+                shown.append(make(index / frames)["image"])
+                yield picture({"image": shown[-1]}, "image")[0]
+
+        with tempfile.TemporaryDirectory() as folder:
+            write_video(drawn(), Path(folder) / "film.mp4", fps=24, total=count)
+        return shown
+
+    def fast() -> list[torch.Tensor]:
+        face = inference.prepare(scene.G, scene.ws)
+        return film(lambda turn: scene.view(face, turn), frames)
+
+    def arithmetic() -> None:
+        face = inference.prepare(plan.G, plan.ws)
+        for _ in range(frames):
+            plan.view(face)
+
+    return Work(
+        f"turntable of {frames} frames, {scene.G.img_resolution}",
+        fast,
+        plainly(lambda: film(scene.whole, measured)),
+        frames / measured,
+        arithmetic,
+    )
+
+
+def points_case(setting: Setting, with_backbone: bool = True) -> Work:
+    """The density at a million points, from a latent or from planes that are there."""
+    scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
+    count = setting[PUBLISHED_POINTS, 100_000]
+    points = ((torch.rand(1, count, 3) - 0.5) * scene.G.rendering_kwargs.box_warp).to(setting.device)
+    kept: dict[str, torch.Tensor] = {}
+
+    @torch.no_grad()
+    def densities(scene: Scene, way: str, at_a_time: int) -> list[torch.Tensor]:
+        if with_backbone or way not in kept:
+            kept[way] = scene.G.make_grids(scene.ws, noise_mode="const")
+        places = points.to(kept[way].device).split(at_a_time, dim=1)
+        look_up = (lambda *where: scene.G.query(*where)[0]) if way == "published" else scene.G.density
+        return [torch.cat([look_up(kept[way], part) for part in places], dim=1)]
+
+    densities(plan, "plan", count)
+    return Work(
+        f"{count:,} densities, {'with backbone' if with_backbone else 'planes are there'}",
+        lambda: densities(scene, "fast", shapes.points_at_a_time(setting.device)),
+        plainly(lambda: densities(scene, "published", count)),
+        arithmetic=lambda: densities(plan, "plan", count),
+    )
+
+
+def planes_case(setting: Setting) -> Work:
+    """The density at a million points of planes that are there."""
+    return points_case(setting, with_backbone=False)
+
+
+def grid_case(setting: Setting) -> Work:
+    """A lattice of densities; published code looks up all of it, with the backbone for each million points."""
+    scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
+    size = setting[256, 64] // (4 if setting.brief else 1)
+    half, at_a_time = scene.G.rendering_kwargs.box_warp / 2, min(PUBLISHED_POINTS, size**3 // 4)
+    first = size**3 // 2 - at_a_time // 2
+    index = torch.arange(first, first + at_a_time)
+    axis = torch.linspace(-half, half, size)
+    points = torch.stack([axis[index // size**2], axis[index // size % size], axis[index % size]], dim=-1)[None]
+    inner = (points.abs() <= axis[size - 1 - shapes.border_width(size)] + 1e-6).all(dim=-1)[0]
+
+    @torch.no_grad()
+    def fast() -> list[torch.Tensor]:
+        face = Face(scene.ws, scene.G.make_grids(scene.ws, noise_mode="const"), None)
+        lattice = shapes.density_grid(scene.G, face, size)
+        return [torch.from_numpy(lattice).flatten()[first : first + at_a_time][inner]]
+
+    @torch.no_grad()
+    def chunk() -> list[torch.Tensor]:
+        sigma = scene.G.sample_mixed(points.to(setting.device), None, scene.ws, noise_mode="const")["sigma"]
+        return [sigma.flatten().cpu()[inner]]
+
+    @torch.no_grad()
+    def arithmetic() -> None:
+        grids = plan.G.make_grids(plan.ws, noise_mode="const")
+        plan.G.density(grids, torch.empty(1, (size - 2 * shapes.border_width(size)) ** 3, 3, device="meta"))
+
+    return Work(f"density grid, {size}³", fast, plainly(chunk), size**3 / at_a_time, arithmetic)
+
+
+def training_case(setting: Setting) -> Work:
+    """One iteration at 128 pixels with all phases: generator, discriminator and R1; the learning rate is 0."""
+    trainer = Trainer(config(setting, **({} if setting.quick else dict(cbase=8192))), setting.device)
+    trainer.nimg = PAST_FADES
+    trainer.source = BatchSource(trainer.dataset, trainer.config, setting.device, 0, 1, trainer.nimg)
+    batch = trainer.source.next_batch()
+    for phase in trainer.phases:
+        for group in phase.optimizer.param_groups:
+            group["lr"] = 0.0
+
+    def iteration() -> list[torch.Tensor]:
+        found = []
+        for phase in trainer.phases:
+            trainer.run_phase(phase, batch)
+            found += some_gradients(phase.module)
+        trainer.update_ema()
+        return found
+
+    return Work(
+        f"training iteration, {trainer.dataset.resolution}, batch {trainer.config.batch}",
+        iteration,
+        plainly(iteration, training=True),
+    )
+
+
+def tuning_case(setting: Setting) -> Work:
+    """One step of pivotal tuning to one photo, with the structural loss; the learning rate is 0."""
+    scene = Scene(setting, setting.device)
+    label, size = scene.camera(0.05), scene.G.img_resolution
+    target = Target("noise", torch.rand(1, 3, size, size).to(setting.device) * 2 - 1, None, label)
+    pivot = Pivot(scene.ws, None, label, torch.eye(4)[None], {})
+    settings = TuningSettings(steps=10**6, learning_rate=0.0, locality=0.0)
+    # Two tunings of the one generator: each step has its own draws, and both ways must do the same steps.
+    fast, plain = (Tuning(scene.G, target, pivot, StructuralLoss(), settings).steps() for _ in range(2))
+
+    def step(steps: Iterator[Step]) -> list[torch.Tensor]:
+        seen = next(steps).seen
+        return [seen["image"], *some_gradients(scene.G)]
+
+    return Work(f"tuning step, {size}", lambda: step(fast), plainly(lambda: step(plain)))
+
+
+def loader_case(setting: Setting) -> Work:
+    """One batch of the loader at 128 pixels, decoded, on the device."""
+    options, batches = config(setting), setting[50, 10]
+    source = BatchSource(HeadDataset(**options.dataset_kwargs()), options, setting.device, 0, 1, 0)
+    source.next_batch()
+
+    def read() -> list[torch.Tensor]:
+        for _ in range(batches):
+            batch = source.next_batch()
+        return batch.images
+
+    count = batches * options.batch
+    return Work(
+        f"loader, {count} images of {source.dataset.resolution}",
+        read,
+        None,
+        note=lambda seconds: f"{count / seconds:.0f} images a second with {options.workers} workers",
+    )
+
+
+CASES: dict[str, Callable[[Setting], Work]] = {
+    "picture": picture_case,
+    "view": view_case,
+    "turntable": turntable_case,
+    "grid": grid_case,
+    "points": points_case,
+    "planes": planes_case,
+    "training": training_case,
+    "pti": tuning_case,
+    "loader": loader_case,
+}
+
+
+def plainly(work: Callable[[], list[torch.Tensor]], training: bool = False) -> Callable[[], list[torch.Tensor]]:
+    """`work` as published code does it."""
+
+    def run() -> list[torch.Tensor]:
+        with published(training):
+            return work()
+
+    return run
+
+
+def some_gradients(module: torch.nn.Module) -> list[torch.Tensor]:
+    """Numbers from all over each gradient: enough to compare, and little memory."""
+    gradients = [parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None]
+    return [torch.cat([gradient[:: max(1, len(gradient) // SEEN_BY_BOTH)] for gradient in gradients])]

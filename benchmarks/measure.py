@@ -1,0 +1,120 @@
+"""Seconds in alternation, peak memory in fresh processes, and the rate that the device can reach."""
+
+import dataclasses
+import multiprocessing
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, Callable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks.cases import CASES, Setting, Work
+from torch_utils.device import peak_memory_gb
+
+ROUNDS = 5
+PATHS = ("fast", "published")
+
+
+class Disagreement(Exception):
+    """The fast path does not compute what the published arithmetic does."""
+
+
+def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[float]]:
+    """Seconds of each run of the paths, which take turns: until `budget` seconds are spent, `ROUNDS` times at most.
+
+    The first time is a rehearsal that does not count, unless it alone is longer than that.  Published seconds are those of
+    the whole work, where a part of it was done.  Disagreement if results differ.
+    """
+    paths = dict(fast=work.fast) if work.published is None else dict(fast=work.fast, published=work.published)
+    rehearsal = {name: _timed(run, setting.device) for name, run in paths.items()}
+    if work.published is not None:
+        check_agreement(rehearsal["fast"][1], rehearsal["published"][1], work.tolerance)
+    times = {name: [seconds] for name, (seconds, _) in rehearsal.items()}
+    start = time.perf_counter()
+    if sum(map(sum, times.values())) < budget:
+        times = {name: [] for name in paths}
+        while len(times["fast"]) < (1 if setting.quick else ROUNDS) and time.perf_counter() - start < budget:
+            for name, run in paths.items():
+                times[name].append(_timed(run, setting.device)[0])
+    scale = dict(fast=1.0, published=work.parts)
+    return {name: [seconds * scale[name] for seconds in found] for name, found in times.items()}
+
+
+def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+    _wait_for(device)
+    start = time.perf_counter()
+    result = run()
+    _wait_for(device)
+    return time.perf_counter() - start, result
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def check_agreement(fast: list[torch.Tensor], published: list[torch.Tensor], tolerance: float) -> None:
+    """Disagreement unless each of the published results is near the fast one in its place."""
+    for index, (one, other) in enumerate(zip(fast, published)):
+        difference = ((one - other).norm() / other.norm()).item()
+        if not difference <= tolerance:
+            raise Disagreement(
+                f"result {index} differs from the published arithmetic by {difference:.1e}, more than {tolerance:.0e}"
+            )
+
+
+def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]:
+    """`memory_and_arithmetic` of a case in a process that has done nothing before."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(memory_and_arithmetic, name, path, Setting(setting.device, setting.quick, brief=True)).result()
+
+
+def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
+    """`memory`, GiB at the peak of one run of `path`, weights included; with the published path also `flop` that the case needs."""
+    work = CASES[name](setting)
+    if path == "fast":
+        work.fast()
+        return dict(memory=peak_memory_gb(setting.device))
+    if work.arithmetic is None:
+        flop = flop_of(work.published)
+        return dict(memory=peak_memory_gb(setting.device), flop=flop)
+    work.published()
+    memory = peak_memory_gb(setting.device)
+    whole = CASES[name](dataclasses.replace(setting, brief=False))
+    return dict(memory=memory, flop=flop_of(whole.arithmetic))
+
+
+def flop_of(run: Callable[[], Any]) -> float:
+    """Multiplications and additions in matrix products and convolutions, as far as they are PyTorch's."""
+    with _FlopCounter() as counter:
+        run()
+    return counter.flop
+
+
+class _FlopCounter(TorchDispatchMode):
+    """PyTorch's own counter follows modules as well, which it cannot where gradients are taken inside."""
+
+    flop = 0.0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        count = flop_registry.get(function.overloadpacket)
+        if count is not None:
+            self.flop += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def attainable_rate(setting: Setting) -> dict[str, float]:
+    """FLOP a second of a large matrix product and of a large convolution, float32, the best of several."""
+    size = setting[2048, 512]
+    a = torch.rand(size, size, device=setting.device)
+    x = torch.rand(1, 256, size // 16, size // 16, device=setting.device).contiguous(memory_format=torch.channels_last)
+    w = torch.rand(256, 256, 3, 3, device=setting.device).contiguous(memory_format=torch.channels_last)
+    rates = {}
+    with torch.no_grad():
+        for name, run in (("matrix product", lambda: a @ a), ("convolution", lambda: torch.conv2d(x, w, padding=1))):
+            fastest = min(_timed(run, setting.device)[0] for _ in range(ROUNDS))
+            rates[name] = flop_of(run) / fastest
+    return rates

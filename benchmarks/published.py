@@ -1,0 +1,73 @@
+"""The published arithmetic, done plainly: what the fast path is measured against, and must agree with.
+
+Plain PyTorch for every op (TORCH_UTILS_OPS=ref), channel-first grids looked up by 5-D `grid_sample`, pictures channel by channel,
+styles in the weights of grouped convolutions (but not while training), and nothing kept from one view or chunk to the next.
+"""
+
+import contextlib
+from typing import Iterator
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+
+from torch_utils.ops import examples
+from training import networks_stylegan2
+from training.volumetric_rendering import trigrid
+
+
+@contextlib.contextmanager
+def published(training: bool = False) -> Iterator[None]:
+    """Inside, networks compute as published code does, forward and backward."""
+    modulated_conv2d = networks_stylegan2._modulated_conv2d
+
+    def plain_modulated_conv2d(*args, **kwargs):
+        return modulated_conv2d(*args, **dict(kwargs, fused_modconv=not training))
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(examples.ops_mode("ref"))
+        for module, name, function in (
+            (trigrid, "split_planes", _split_planes),
+            (trigrid, "sample_grids", _sample_grids),
+            (trigrid, "sample_decoded", _sample_decoded),
+            (networks_stylegan2, "_memory_format", _memory_format),
+            (networks_stylegan2, "_modulated_conv2d", plain_modulated_conv2d),
+            (networks_stylegan2, "_matrix_for_each_sample", _grouped_convolution),
+        ):
+            stack.enter_context(mock.patch.object(module, name, function))
+        yield
+
+
+def _split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
+    return planes.unflatten(1, (3, -1, depth))
+
+
+def _sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat: bool = False) -> torch.Tensor:
+    """The mean of three 5-D lookups; grids [N, 3, C, D, H, W], points [N, M, 3]."""
+    assert not flat, "only tri-grids are measured"
+    points = points * (2 / box_warp)
+    found = [
+        F.grid_sample(grids[:, index], points[:, None, None][..., list(axes)], align_corners=False)[:, :, 0, 0].mT
+        for index, axes in enumerate(trigrid.TRIGRID_AXES)
+    ]
+    return torch.stack(found, dim=1).mean(dim=1)
+
+
+def _sample_decoded(
+    grids: torch.Tensor, points: torch.Tensor, box_warp: float, layers: tuple[torch.Tensor, ...], flat: bool = False
+) -> torch.Tensor:
+    w1, b1, w2, b2 = layers
+    return F.linear(F.softplus(F.linear(_sample_grids(grids, points, box_warp, flat), w1, b1)), w2, b2)
+
+
+def _memory_format(channels_last: bool, device: torch.device) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _grouped_convolution(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """x [N, I, H, W], w [N, O, I] -> [N, O, H, W]."""
+    batch, outputs, inputs = w.shape
+    out = F.conv2d(x.reshape(1, batch * inputs, *x.shape[2:]), w.reshape(batch * outputs, inputs, 1, 1), groups=batch).reshape(
+        batch, outputs, *x.shape[2:]
+    )
+    return out + b[:, None, None]
