@@ -255,7 +255,7 @@ def tuning_case(setting: Setting) -> Work:
 
 def loader_case(setting: Setting) -> Work:
     """One batch of the loader at 128 pixels, decoded, on the device."""
-    options, batches = config(setting), setting[50, 10]
+    options, batches = config(setting), setting[100, 40]  # many more than wait in the queues of the workers
     source = BatchSource(HeadDataset(**options.dataset_kwargs()), options, setting.device, 0, 1, 0)
     source.next_batch()
 
