@@ -46,7 +46,7 @@ class Setting:
 
 
 class Work(NamedTuple):
-    """A case, and both ways to do it; each returns tensors, of which those of the published way are compared with the fast way's first.
+    """A case, and both ways to do it; each returns tensors, and those of the published way must be the fast way's first.
 
     `published` may do a part of the work where the rest is the same again: `parts` of it are the whole.  It is None where there
     is nothing to compare with.  `note` says what the seconds of one run of the fast way mean.
