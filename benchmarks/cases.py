@@ -34,7 +34,7 @@ SEEN_BY_BOTH = 1000  # numbers of each gradient that are compared
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large.  `quick` takes small networks; `brief` leaves out repetition, which does not change the peak memory."""
+    """Where and how large: `quick` takes small networks, `brief` leaves out repetition, which changes no peak of memory."""
 
     device: torch.device
     quick: bool = False

@@ -72,7 +72,7 @@ def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]
 
 
 def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
-    """`memory`, GiB at the peak of one run of `path`, weights included; with the published path also `flop` that the case needs."""
+    """`memory`, GiB at the peak of one run of `path`, weights included; with published also the `flop` that the case needs."""
     work = CASES[name](setting)
     if path == "fast":
         work.fast()

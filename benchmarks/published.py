@@ -1,6 +1,6 @@
 """The published arithmetic, done plainly: what the fast path is measured against, and must agree with.
 
-Plain PyTorch for every op (TORCH_UTILS_OPS=ref), channel-first grids looked up by 5-D `grid_sample`, pictures channel by channel,
+Plain PyTorch for every op (TORCH_UTILS_OPS=ref), channel-first grids in 5-D `grid_sample`, pictures channel by channel,
 styles in the weights of grouped convolutions (but not while training), and nothing kept from one view or chunk to the next.
 """
 
