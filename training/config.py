@@ -55,7 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         light_sr=True,
         workers=1,
     ),
-    "heads": dict(  # the shipped set of rendered heads, all round, at 128 pixels: the whole recipe of the shipped network
+    "heads": dict(  # for the shipped set of rendered heads, all round, at 128 pixels: a whole recipe
         cbase=3072,
         cmax=96,
         triplane_size=64,
