@@ -141,24 +141,25 @@ def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
 
 
 class FileLock:
-    """A lock on the file `path`, which is made if need be and stays; gone with the process that holds it, however it ends.
+    """A lock on `path`, a folder, or a file that is made if need be and stays; gone with its process, however that ends.
 
     UserError with the text `message` if another process holds it.
     """
 
     def __init__(self, path: str | os.PathLike, message: str):
-        self._file = open(path, "a")
+        flags = os.O_RDONLY if os.path.isdir(path) else os.O_WRONLY | os.O_CREAT
+        self._file = os.open(path, flags, 0o666)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            self._file.close()
+            os.close(self._file)
             raise UserError(message) from None
 
     def __enter__(self) -> "FileLock":
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._file.close()
+        os.close(self._file)
 
 
 def is_locked(path: str | os.PathLike) -> bool:

@@ -10,9 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+from fill import fill
 
 import camera_utils
 from dnnlib.archive import ArchiveWriter
+from dnnlib.util import construct_class_by_name
+
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def children(pid):
@@ -46,3 +50,12 @@ def write_data_set(folder, yaws, resolution=128):
             labels.append([f"00000/img{index:08d}.png", label])
         image_zip.write("dataset.json", json.dumps({"labels": labels}).encode())
     return images, masks
+
+
+def small_generator(samples, **rendering):
+    """A generator of heads that makes 128 pixels of raw pictures of 16, with `samples` + `samples` on a ray."""
+    kwargs = json.loads((GOLDEN / "generator_small_kwargs.json").read_text())
+    kwargs["rendering_kwargs"].update(depth_resolution=samples, depth_resolution_importance=samples, **rendering)
+    generator = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
+    generator.neural_rendering_resolution = 16
+    return generator

@@ -3,28 +3,21 @@
 import json
 import math
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from fill import fill
+from helpers import GOLDEN, small_generator
 
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
 from training import inference
 
-GOLDEN = Path(__file__).parent / "golden"
-
 
 @pytest.fixture(scope="module")
 def G():
-    kwargs = json.loads((GOLDEN / "generator_small_kwargs.json").read_text())
-    kwargs["rendering_kwargs"].update(depth_resolution=8, depth_resolution_importance=8)
-    generator = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
-    generator.neural_rendering_resolution = 16
-    return generator
+    return small_generator(8)
 
 
 @pytest.fixture(scope="module")

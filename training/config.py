@@ -35,6 +35,14 @@ SCENES = {
     ),
 }
 
+# What a CPU renders in a fraction of a second.
+_COARSE = dict(
+    triplane_size=64,
+    depth_resolution=16,
+    depth_resolution_importance=16,
+    neural_rendering_resolution_initial=32,
+    workers=1,
+)
 # Presets of --preset: other defaults, for smaller machines.  What is given on the command line wins.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -46,23 +54,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         light_sr=True,
     ),
     "cpu": dict(
+        _COARSE,
         cbase=2048,
         cmax=64,
-        triplane_size=64,
-        depth_resolution=16,
-        depth_resolution_importance=16,
-        neural_rendering_resolution_initial=32,
         light_sr=True,
-        workers=1,
     ),
     "heads": dict(  # for the shipped set of rendered heads, all round, at 128 pixels: a whole recipe
+        _COARSE,
         cbase=3072,
         cmax=96,
-        triplane_size=64,
         triplane_depth=3,
-        depth_resolution=16,
-        depth_resolution_importance=16,
-        neural_rendering_resolution_initial=32,
         use_torgb_raw=True,
         decoder_activation="none",
         disc_module="MaskDualDiscriminatorV2",
@@ -74,7 +75,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         trans_reg=10,
         density_reg=0,
         blur_fade_kimg=20,
-        workers=1,
     ),
 }
 

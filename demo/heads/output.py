@@ -11,12 +11,12 @@
 People are made in a hidden folder OUTDIR/.part-* and moved to their places when they are complete.
 """
 
-import fcntl
+import contextlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from demo.heads.portrait import Picture, Portrait, Sitting
 from demo.heads.views import ViewPlan, ViewRanges, fixed_views, sample_views
 from dnnlib import UserError
 from dnnlib.archive import LABELS_NAME
-from dnnlib.util import atomic_path, make_output_dir
+from dnnlib.util import FileLock, atomic_path, make_output_dir
 from training.images import save_image, tile
 
 PART_PREFIX = ".part-"
@@ -98,17 +98,16 @@ class HeadSet:
 
     def __enter__(self) -> "HeadSet":
         self.folder = make_output_dir(self.folder)
-        self._lock = os.open(self.folder, os.O_RDONLY)
-        try:
+        busy = f"another process renders to {self.folder}; wait for it, or choose another --outdir"
+        with contextlib.ExitStack() as held:
+            held.enter_context(FileLock(self.folder, busy))
             self._claim()
-        except BaseException:
-            os.close(self._lock)
-            raise
+            self._held = held.pop_all()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        shutil.rmtree(self.staging, ignore_errors=True)
-        os.close(self._lock)
+        with self._held:
+            shutil.rmtree(self.staging, ignore_errors=True)
 
     def is_complete(self, number: int) -> bool:
         """Whether all files of the person are in their places."""
@@ -140,10 +139,6 @@ class HeadSet:
             self._write_sheet(people[:SHEET_PEOPLE])
 
     def _claim(self) -> None:
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another process renders to {self.folder}; wait for it, or choose another --outdir") from None
         self._check_options()
         self._check_files()
         for left_over in self.folder.glob(f"{PART_PREFIX}*"):  # of a run that was killed

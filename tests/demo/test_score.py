@@ -5,14 +5,13 @@ import json
 import math
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
-from fill import fill
+from helpers import small_generator
 
 import camera_utils
 from demo import score
@@ -22,11 +21,9 @@ from demo.scores import faces, figures, samples, yaw
 from demo.scores.consistency import Agreement, Surface, compare, compare_all, thin_out, z_from_ray_depth
 from demo.scores.held_out import in_camera_axes, load_held_out, load_jitter
 from dnnlib import UserError
-from dnnlib.util import construct_class_by_name
 from training import inference
 from training.volumetric_rendering.ray_sampler import sample_rays
 
-ROOT = Path(__file__).parent.parent.parent
 RADIUS = 0.3  # of spheres, in world units
 
 
@@ -82,11 +79,7 @@ def held_out(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def G():
-    kwargs = json.loads((ROOT / "tests" / "golden" / "generator_small_kwargs.json").read_text())
-    kwargs["rendering_kwargs"].update(depth_resolution=8, depth_resolution_importance=8, triplane_size=32)
-    generator = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
-    generator.neural_rendering_resolution = 16
-    return generator
+    return small_generator(8, triplane_size=32)
 
 
 @pytest.fixture(scope="module")

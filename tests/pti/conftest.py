@@ -3,32 +3,25 @@
 import json
 import math
 import pickle
-from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
-from fill import fill
+from helpers import small_generator
 
 import camera_utils
-from dnnlib.util import construct_class_by_name
 from pti.targets import TargetSource
 from training import inference
 from training.images import to_uint8
 
-GOLDEN = Path(__file__).parent.parent / "golden"
 YAWS = (0.0, 60.0, 180.0)  # degrees, of the photos
 
 
 @pytest.fixture(scope="session")
 def generator():
     """A generator of heads that renders raw pictures of 16 pixels with 4 + 4 samples on a ray, and pictures of 128."""
-    kwargs = json.loads((GOLDEN / "generator_small_kwargs.json").read_text())
-    kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4, triplane_size=32)
-    G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
-    G.neural_rendering_resolution = 16
-    return G
+    return small_generator(4, triplane_size=32)
 
 
 @pytest.fixture(scope="session")
