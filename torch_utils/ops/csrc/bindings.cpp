@@ -165,7 +165,9 @@ std::tuple<Tensor, Tensor> composite_grad_cpu(const Tensor& grad, const Tensor& 
 
 // Two layers with softplus between
 
-constexpr int64_t MLP_CHUNK = 512;  // points whose gradients to weights are summed one after the other; torch adds up the rest
+// Points that one thread takes at a time, so that results do not depend on the number of threads; gradients to weights are
+// summed one after the other in a chunk, and torch adds up the chunks.
+constexpr int64_t MLP_CHUNK = 16 * multi_pose::MLP_TILE;
 
 // The weights as the arithmetic wants them, and what holds their memory.
 struct MlpWeights {
@@ -174,7 +176,7 @@ struct MlpWeights {
 
     MlpWeights(const Tensor& x, const Tensor& w1, const Tensor& b1, const Tensor& w2, const Tensor& b2)
         : w1(w1.contiguous()), w1_transposed(w1.t().contiguous()), b1(b1.contiguous()), w2(w2.contiguous()) {
-        const int64_t lanes = 64 / x.element_size();
+        const int64_t lanes = multi_pose::VECTOR_BYTES / x.element_size();
         TORCH_CHECK(x.dim() == 2 && x.is_contiguous() && x.size(1) == w1.size(1), "x must be contiguous, [points, inputs]");
         TORCH_CHECK(w1.size(0) % lanes == 0 && w1.size(1) % lanes == 0, "inputs and hidden features must be whole vectors");
         padded = (w2.size(0) + lanes - 1) / lanes * lanes;
@@ -193,8 +195,9 @@ Tensor softplus_mlp_cpu(const Tensor& x, const Tensor& w1, const Tensor& b1, con
     const MlpWeights weights(x, w1, b1, w2, b2);
     Tensor out = at::empty({x.size(0), w2.size(0)}, x.options());
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "softplus_mlp", [&] {
-        at::parallel_for(0, x.size(0), POINTS_GRAIN, [&](int64_t begin, int64_t end) {
-            softplus_mlp(weights.get<scalar_t>(), x.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>(), begin, end);
+        at::parallel_for(0, (x.size(0) + MLP_CHUNK - 1) / MLP_CHUNK, 1, [&](int64_t begin, int64_t end) {
+            softplus_mlp(weights.get<scalar_t>(), x.const_data_ptr<scalar_t>(), out.data_ptr<scalar_t>(), begin * MLP_CHUNK,
+                         std::min(x.size(0), end * MLP_CHUNK));
         });
     });
     return out;

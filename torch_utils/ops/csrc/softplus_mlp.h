@@ -53,10 +53,18 @@ template <typename T>
     slope = (x > 0 ? T(1) : e) / (1 + e);
 }
 
+// A vector register of the processor, and the tile of sums that fits into its registers beside a row and a factor.
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64, TILE_ROWS = 4, TILE_VECTORS = 4;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32, TILE_ROWS = 6, TILE_VECTORS = 2;
+#else
+constexpr int VECTOR_BYTES = 16, TILE_ROWS = 6, TILE_VECTORS = 2;
+#endif
 template <typename T>
 struct Vector {
-    static constexpr int64_t LANES = 64 / sizeof(T);
-    typedef T type __attribute__((vector_size(64), aligned(sizeof(T)), may_alias));
+    static constexpr int64_t LANES = VECTOR_BYTES / sizeof(T);
+    typedef T type __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 };
 
 // out[r][v] (+)= sum over i of a[r * row_step + i * step] w[i][v] for a few rows and vectors, whose sums stay in registers.
@@ -83,8 +91,8 @@ template <typename T, int VECTORS>
 void product_rows(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t count, const T* w, int64_t w_row, T* out,
                   int64_t out_row) {
     int64_t r = 0;
-    for (; r + 4 <= rows; r += 4)
-        product_tile<T, 4, VECTORS>(a + r * row_step, row_step, step, count, w, w_row, out + r * out_row, out_row);
+    for (; r + TILE_ROWS <= rows; r += TILE_ROWS)
+        product_tile<T, TILE_ROWS, VECTORS>(a + r * row_step, row_step, step, count, w, w_row, out + r * out_row, out_row);
     for (; r < rows; r++)
         product_tile<T, 1, VECTORS>(a + r * row_step, row_step, step, count, w, w_row, out + r * out_row, out_row);
 }
@@ -94,7 +102,7 @@ template <typename T>
 void add_product(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t count, const T* w, T* out, int64_t columns) {
     constexpr int64_t LANES = Vector<T>::LANES;
     for (int64_t c = 0; c < columns;) {
-        const int64_t vectors = std::min<int64_t>(4, (columns - c) / LANES);
+        const int64_t vectors = std::min<int64_t>(TILE_VECTORS, (columns - c) / LANES);
         const auto run = vectors == 4 ? product_rows<T, 4> : vectors == 3 ? product_rows<T, 3> : vectors == 2 ? product_rows<T, 2>
                                                                                               : product_rows<T, 1>;
         run(a, row_step, step, rows, count, w + c, columns, out + c, columns);
@@ -111,7 +119,7 @@ struct Mlp {
     int64_t parameters() const { return hidden * inputs + hidden + outputs * hidden + outputs; }
 };
 
-constexpr int64_t MLP_TILE = 32;  // points at a time
+constexpr int64_t MLP_TILE = 8 * TILE_ROWS;  // points at a time
 
 // The hidden layer of a tile, and where `slope` is given its derivative by what goes into softplus.
 template <typename T>
