@@ -274,7 +274,8 @@ def test_superresolution_sizes(name):
     layout = superresolution.LAYOUTS[name]
     cls = getattr(superresolution, name)
     module = cls(channels=32, img_resolution=layout.output_resolution, sr_num_fp16_res=0, sr_antialias=True, w_dim=8)
-    assert layout.output_resolution == dict(SuperresolutionHybrid2X=128, SuperresolutionHybrid4X=256).get(name, 512)
+    sizes = dict(SuperresolutionHybrid2X=128, SuperresolutionSlim2X=128, SuperresolutionHybrid4X=256)
+    assert layout.output_resolution == sizes.get(name, 512)
     assert ("resample_filter" in module.state_dict()) == (name != "SuperresolutionHybrid8XDC")
     with torch.no_grad():
         result = module(torch.randn([1, 3, 16, 16]), torch.randn([1, 32, 16, 16]), torch.randn([1, 4, 8]), noise_mode="none")

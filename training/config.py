@@ -64,6 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         cbase=3072,
         cmax=96,
         triplane_depth=3,
+        sr_module="SuperresolutionSlim2X",
         use_torgb_raw=True,
         decoder_activation="none",
         disc_module="MaskDualDiscriminatorV2",

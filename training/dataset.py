@@ -71,6 +71,10 @@ class HeadDataset(torch.utils.data.Dataset):
         label = torch.from_numpy(self._labels[self._sources[index]])
         return (camera_utils.flip_label(label) if self.is_mirrored(index) else label.clone()).numpy()
 
+    def item_names(self) -> list[str]:
+        """Each item's picture, by its path in the data set."""
+        return [self._image_names[source] for source in self._sources]
+
     def is_mirrored(self, index: int) -> bool:
         """Whether an item is a mirrored picture."""
         return index >= self._unmirrored

@@ -1,0 +1,170 @@
+"""Teach a generator the people of a rendered set by their several views, as a start for train.py --resume.
+
+A generative adversarial network needs many hours on a CPU until it knows what a head is.  A rendered set says who is in
+each picture, so that the generator can be shown it directly: each person gets a latent that is drawn once, and the
+generator learns to make that person's pictures from it (generative latent optimisation, Bojanowski 2018).
+"""
+
+import json
+import sys
+from pathlib import Path, PurePath
+from typing import Any
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+if not __package__:  # run as a script: Python looks for modules in this folder, but they are in the one above
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from dnnlib import UserError, cli  # noqa: E402
+from dnnlib.util import InterruptFlag, construct_class_by_name, make_output_dir  # noqa: E402
+from torch_utils.device import select_device  # noqa: E402
+from training.checkpoint import load_state, save_snapshot, save_state, state_paths  # noqa: E402
+from training.config import PRESETS, SCENES, TrainingConfig  # noqa: E402
+from training.dataset import HeadDataset  # noqa: E402
+from training.dual_discriminator import filtered_resizing  # noqa: E402
+from training.schedules import ema_decay  # noqa: E402
+from training.snapshots import Grids  # noqa: E402
+
+MOST_VIEWS = 200  # of one person; a folder of more is not a person
+BEHIND_WEIGHT = 0.2  # of pixels without head beside those of the head
+MASK_WEIGHT = 0.5  # of the mask's cross entropy beside the pictures' differences
+PYRAMID_LEVELS = 4
+SAVE_EVERY = 1000  # images
+BETAS = (0.5, 0.99)  # of Adam
+SNAPSHOT = "warm-start.pkl"
+
+
+def people_of(dataset: HeadDataset) -> np.ndarray:
+    """Who each item shows, int [len]: the pictures of one folder show one person, and mirrored ones another."""
+    folders = [str(PurePath(name).parent) for name in dataset.item_names()]
+    people = np.unique(folders, return_inverse=True)[1].reshape(-1)
+    if len(people) > MOST_VIEWS * (people.max() + 1):
+        raise UserError(f"{dataset.images.path} has no folder for each person, as those of demo/render_heads.py have")
+    mirrored = np.array([dataset.is_mirrored(i) for i in range(len(dataset))])
+    return people + mirrored * (people.max() + 1)
+
+
+def pyramid_difference(images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of |difference| of [N, 3, H, H] and of its halves, quarters, ..., each level alike; weights [N, 1, H, H]."""
+    difference, total = images - targets, 0.0
+    for _ in range(PYRAMID_LEVELS):
+        total = total + (difference.abs() * weights).mean() / weights.mean()
+        difference, weights = F.avg_pool2d(difference, 2), F.avg_pool2d(weights, 2)
+    return total / PYRAMID_LEVELS
+
+
+def mask_difference(opacity: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of what the rays hit, [N, 1, h, h], and a mask in [0, 1] of the same shape."""
+    return F.binary_cross_entropy(opacity.clamp(1e-3, 1 - 1e-3), mask.clamp(0, 1))
+
+
+class WarmStart:
+    """The networks, the people's latents and the optimiser, and steps of them."""
+
+    def __init__(self, config: TrainingConfig, device: torch.device):
+        self.config = config
+        self.device = device
+        self.nimg = 0
+        torch.manual_seed(config.seed)
+        self.dataset = HeadDataset(**config.dataset_kwargs())
+        self.people = people_of(self.dataset)
+        resolution = self.dataset.resolution
+        self.G = construct_class_by_name(**config.generator_kwargs(resolution)).train().to(device)
+        self.G_ema = construct_class_by_name(**config.generator_kwargs(resolution)).eval().requires_grad_(False).to(device)
+        self.D = construct_class_by_name(**config.discriminator_kwargs(resolution))
+        self.G_ema.load_state_dict(self.G.state_dict())
+        for generator in (self.G, self.G_ema):
+            generator.neural_rendering_resolution = config.neural_rendering_resolution_initial
+        self.latents = np.random.default_rng(config.seed).standard_normal([self.people.max() + 1, self.G.z_dim], np.float32)
+        self.optimizer = torch.optim.Adam(self.G.parameters(), lr=config.glr, betas=BETAS, eps=1e-8, fused=True)
+
+    def step(self) -> float:
+        """Show the generator one batch; returns how far it is off."""
+        rng = np.random.default_rng([self.config.seed, self.nimg])
+        torch.manual_seed(int(rng.integers(2**63)))
+        numbers = rng.choice(len(self.dataset), self.config.batch, replace=False)
+        images, masks, labels = (
+            torch.from_numpy(np.stack(a)).to(self.device) for a in zip(*(self.dataset[i] for i in numbers))
+        )
+        images, masks = images.float() / 127.5 - 1, masks.float() / 255
+        z = torch.from_numpy(self.latents[self.people[numbers]]).to(self.device)
+
+        # Conditioned on another's camera, so that the latent alone says who it is and the camera only from where.
+        ws = self.G.mapping(z, labels.roll(1, dims=0))
+        made = self.G.synthesis(ws, labels)
+        size = made["image_raw"].shape[-1]
+        raw, mask = filtered_resizing(images, size), filtered_resizing(masks, size)
+        loss = pyramid_difference(made["image"], images, masks.clamp(min=BEHIND_WEIGHT))
+        loss = loss + pyramid_difference(made["image_raw"], raw, mask.clamp(min=BEHIND_WEIGHT))
+        loss = loss + MASK_WEIGHT * mask_difference(made["image_mask"], mask)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            self.G.backbone.mapping.track(ws[:, 0].mean(dim=0))
+            decay = ema_decay(self.nimg, self.config.batch, self.config.ema_kimg, self.config.ema_rampup)
+            for average, current in zip(self.G_ema.parameters(), self.G.parameters()):
+                average.copy_(current.lerp(average, decay))
+            for average, current in zip(self.G_ema.buffers(), self.G.buffers()):
+                average.copy_(current)
+        self.nimg += self.config.batch
+        return loss.item()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run needs to go on."""
+        return dict(G=self.G.state_dict(), G_ema=self.G_ema.state_dict(), optimizer=self.optimizer.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.nimg = state["nimg"]
+        for name in ("G", "G_ema", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+
+    def save(self, outdir: Path) -> None:
+        """Write pictures of people who are not in the set, the networks, and the state."""
+        Grids(self.dataset, self.G.z_dim, self.device, self.config.seed).save_fakes(
+            outdir, f"fakes{self.nimg // 1000:06d}", self.G_ema, self.config.batch
+        )
+        save_snapshot(outdir / SNAPSHOT, dict(G=self.G, D=self.D, G_ema=self.G_ema), {})
+        save_state(outdir, self.nimg, self.state_dict())
+
+
+@cli.command(help=__doc__)
+@click.option("--outdir", help="Folder for the snapshot, pictures and state", metavar="DIR", required=True)
+@click.option("--img_data", help="Images of demo/render_heads.py with labels", metavar="ZIP|DIR", required=True)
+@click.option("--seg_data", help="Their masks", metavar="ZIP|DIR", required=True)
+@click.option("--cfg", help="As for train.py", type=click.Choice(SCENES), default="ffhq")
+@click.option("--preset", help="As for train.py", type=click.Choice(PRESETS), default="heads")
+@click.option("--kimg", help="Thousands of images", type=cli.FiniteFloat(min=0, min_open=True), default=20)
+@click.option("--batch", help="Pictures in a step", type=click.IntRange(min=2), default=8)
+@click.option("--glr", help="Learning rate", type=cli.FiniteFloat(min=0, min_open=True), default=0.0025)
+@click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
+@click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
+def main(outdir: str, kimg: float, device: str, preset: str, **options: Any) -> None:
+    config = TrainingConfig(
+        outdir=outdir, gpus=1, gamma=0, gamma_seg=0, preset=preset, kimg=kimg, device=device, **PRESETS[preset], **options
+    )
+    run = WarmStart(config, select_device(config.device))
+    folder = make_output_dir(outdir)
+    if state_paths(folder):
+        run.load_state_dict(load_state(folder))
+    print(f"{run.people.max() + 1} people with mirrored ones, {len(run.dataset)} views")
+    with InterruptFlag() as interrupt, cli.progress(total=int(kimg * 1000), initial=run.nimg, unit="img") as bar:
+        losses = []
+        while run.nimg < kimg * 1000 and not interrupt:
+            losses.append(run.step())
+            bar.update(config.batch)
+            if run.nimg // SAVE_EVERY > (run.nimg - config.batch) // SAVE_EVERY:
+                with open(folder / "stats.jsonl", "a", encoding="utf-8") as file:
+                    file.write(json.dumps(dict(kimg=run.nimg / 1000, loss=float(np.mean(losses)))) + "\n")
+                losses = []
+                run.save(folder)
+    run.save(folder)
+    print(f"{run.nimg / 1000:g} kimg: train.py --resume {folder / SNAPSHOT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Learning rendered people by heart: who is who, the differences, and a run that resumes."""
+
+import io
+import json
+import shutil
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from click.testing import CliRunner
+
+import camera_utils
+from demo import warm_start
+from dnnlib import UserError
+from dnnlib.archive import ArchiveWriter
+from training.dataset import HeadDataset
+from training.loading import load_network
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    """Three people of two views each, as demo/render_heads.py lays them out: a disc of the person's grey."""
+    folder = tmp_path_factory.mktemp("people")
+    y, x = np.mgrid[:128, :128] / 128
+    disc, labels = np.hypot(x - 0.5, y - 0.5) < 0.3, []
+    with ArchiveWriter(folder / "img.zip") as images, ArchiveWriter(folder / "seg.zip") as masks:
+        for person in range(3):
+            for view in range(2):
+                name = f"{person:05d}/{view:03d}.png"
+                for archive, array in ((images, np.stack([disc * 80 * person] * 3, axis=-1)), (masks, 255 * disc)):
+                    data = io.BytesIO()
+                    PIL.Image.fromarray(array.astype(np.uint8)).save(data, "png")
+                    archive.write(name, data.getvalue())
+                labels.append([name, camera_utils.orbit_label(view * 1.5, 0.0)[0].tolist()])
+        images.write("dataset.json", json.dumps(dict(labels=labels)).encode())
+    return folder / "img.zip", folder / "seg.zip"
+
+
+def test_people_are_folders_and_mirrored_ones_are_others(people):
+    assert warm_start.people_of(HeadDataset(*map(str, people))).tolist() == [0, 0, 1, 1, 2, 2]
+    assert warm_start.people_of(HeadDataset(*map(str, people), mirror=True)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+
+
+def test_a_folder_of_many_is_no_person(people, monkeypatch):
+    monkeypatch.setattr(warm_start, "MOST_VIEWS", 1)
+    with pytest.raises(UserError, match="folder for each person"):
+        warm_start.people_of(HeadDataset(*map(str, people)))
+
+
+def test_pyramid_difference():
+    images, weights = torch.randn([2, 3, 16, 16]), torch.ones([2, 1, 16, 16])
+    assert warm_start.pyramid_difference(images, images, weights) == 0
+    assert warm_start.pyramid_difference(images + 0.25, images, weights).item() == pytest.approx(0.25, abs=1e-6)
+    checkers = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 2.0 - 1  # means nothing from the second level on
+    found = warm_start.pyramid_difference(images + checkers, images, weights)
+    assert found.item() == pytest.approx(1 / warm_start.PYRAMID_LEVELS, abs=1e-6)
+    weights[..., :8] = 0
+    wrong = images.clone()
+    wrong[..., :8] += 1
+    assert warm_start.pyramid_difference(wrong, images, weights) == 0
+
+
+def run(people, outdir, images):
+    arguments = ["--outdir", str(outdir), "--img_data", str(people[0]), "--seg_data", str(people[1]), "--batch", "2"]
+    return CliRunner().invoke(warm_start.main, [*arguments, "--kimg", str(images / 1000), "--device", "cpu"])
+
+
+def test_a_run_goes_on_where_it_stopped_and_train_takes_it(people, tmp_path):
+    assert run(people, tmp_path / "straight", 6).exit_code == 0
+    assert run(people, tmp_path / "stopped", 2).exit_code == 0
+    shutil.copytree(tmp_path / "stopped", tmp_path / "first")
+    assert run(people, tmp_path / "stopped", 6).exit_code == 0
+    networks = {name: load_network(tmp_path / name / warm_start.SNAPSHOT, "G") for name in ("straight", "stopped", "first")}
+    states = {name: network.state_dict() for name, network in networks.items()}
+    assert all(torch.equal(tensor, states["stopped"][name]) for name, tensor in states["straight"].items())
+    assert any(not torch.equal(tensor, states["first"][name]) for name, tensor in states["straight"].items())
+    assert load_network(tmp_path / "straight" / warm_start.SNAPSHOT, "D").img_resolution == 128
