@@ -122,6 +122,8 @@ class WarmStart:
         self.nimg = state["nimg"]
         for name in ("G", "G_ema", "optimizer"):
             getattr(self, name).load_state_dict(state[name])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.glr  # which may be another one from here on
 
     def save(self, outdir: Path) -> None:
         """Write pictures of people who are not in the set, the networks, and the state."""

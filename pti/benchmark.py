@@ -28,6 +28,7 @@ from torch_utils.device import select_device
 from training import inference
 from training.triplane import TriPlaneGenerator
 
+HELD_OUT = Path(__file__).parent.parent / "dataset" / "heads-128-held-out"
 # Variant -> what it sets otherwise than the published way, in projection and in tuning.
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "published": ({}, {}),
@@ -159,7 +160,7 @@ def _angles(views: Target) -> tuple[torch.Tensor, int]:
 
 @cli.command()
 @click.option("--network", help="Network file or URL", metavar="PKL", required=True)
-@click.option("--data", help="Held-out heads: img and seg, with a folder for each head", metavar="DIR", required=True)
+@click.option("--data", help="Held-out heads: img and seg, with a folder for each head", metavar="DIR", default=str(HELD_OUT))
 @click.option("--outdir", help="Where benchmark.json and benchmark.txt are kept", metavar="DIR", required=True)
 @click.option("--variants", help="Which ways to try", type=cli.Names(VARIANTS), default=",".join(VARIANTS))
 @click.option("--heads", help="How many heads  [default: all]", type=click.IntRange(min=1))
@@ -194,7 +195,7 @@ def main(
     What was measured stays in OUTDIR/benchmark.json: the same command goes on from there.
 
     \b
-    python -m pti.benchmark --network models/heads-128.pkl --data heldout --outdir out/benchmark
+    python -m pti.benchmark --network models/heads-128.pkl --outdir out/benchmark
     """
     machine = Machine(select_device(device), trust_pickle)
     source = TargetSource(data)

@@ -42,14 +42,15 @@ class Target:
 class TargetSource:
     """Photos with labels, and masks if there are any, in folders or zips.
 
-    `img` may also be a folder that holds `img` and `seg`.  Without `seg`, masks are looked for beside the photos, where
+    `img` may also be a folder that holds `img` and `seg`, or zips of these names.  Without `seg`, masks are looked for beside the photos, where
     their folder's name has `seg` instead of `img`.  UserError if there are no photos, or labels and masks do not match them.
     """
 
     def __init__(self, img: str, seg: str | None = None):
         path = Path(img)
-        if (path / IMAGES).is_dir() and not (path / LABELS_NAME).exists():
-            path = path / IMAGES
+        inside = [place for place in (path / IMAGES, path / f"{IMAGES}.zip") if place.exists()]
+        if inside and not (path / LABELS_NAME).exists():
+            path = inside[0]
         if path.is_file() and path.suffix.lower() in PIL.Image.registered_extensions():
             raise UserError(
                 f"{path} is a photo without a camera: give it to gen_pti_script.sh, or to dataset_tool_photo.py first"

@@ -37,6 +37,14 @@ def test_masks_are_found_beside_the_photos_or_where_they_are_said_to_be(copy):
     assert TargetSource(str(copy / "some_img"), str(copy / "elsewhere")).load([0], 64).masks is not None
 
 
+def test_a_folder_may_hold_both_as_zips(photos, tmp_path):
+    for name in ("img", "seg"):
+        shutil.make_archive(str(tmp_path / name), "zip", photos / name)
+    folders, zips = TargetSource(str(photos)), TargetSource(str(tmp_path))
+    assert zips.names == folders.names
+    assert torch.equal(zips.load([1], 64).masks, folders.load([1], 64).masks)
+
+
 def test_photos_of_one_name_are_called_by_their_folders(copy):
     content = json.loads((copy / "some_img" / "dataset.json").read_text())
     shutil.copytree(copy / "some_img" / "00007", copy / "some_img" / "00008")
