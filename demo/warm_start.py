@@ -92,7 +92,7 @@ class WarmStart:
         images, masks = images.float() / 127.5 - 1, masks.float() / 255
         z = torch.from_numpy(self.latents[self.people[numbers]]).to(self.device)
 
-        # Conditioned on another's camera, so that the latent alone says who it is and the camera only from where.
+        # A generator that is conditioned on the camera gets another's: the latent alone must say who it is.
         ws = self.G.mapping(z, labels.roll(1, dims=0))
         made = self.G.synthesis(ws, labels)
         size = made["image_raw"].shape[-1]
