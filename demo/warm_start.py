@@ -1,10 +1,11 @@
 """Teach a generator the people of a rendered set by their several views, as a start for train.py --resume.
 
 A generative adversarial network needs many hours on a CPU until it knows what a head is.  A rendered set says who is in
-each picture, so that the generator can be shown it directly: each person gets a latent that is drawn once, and the
-generator learns to make that person's pictures from it (generative latent optimisation, Bojanowski 2018).
+each picture, so that the generator can be shown it directly: each person gets a latent, and generator and latents learn
+together to make that person's pictures (generative latent optimisation, Bojanowski 2018).
 """
 
+import copy
 import json
 import sys
 from pathlib import Path, PurePath
@@ -25,6 +26,7 @@ from training.checkpoint import load_state, save_snapshot, save_state, state_pat
 from training.config import PRESETS, SCENES, TrainingConfig  # noqa: E402
 from training.dataset import HeadDataset  # noqa: E402
 from training.dual_discriminator import filtered_resizing  # noqa: E402
+from training.networks_stylegan2 import normalize_second_moment  # noqa: E402
 from training.schedules import ema_decay  # noqa: E402
 from training.snapshots import Grids  # noqa: E402
 
@@ -34,7 +36,9 @@ MASK_WEIGHT = 0.5  # of the mask's cross entropy beside the pictures' difference
 PYRAMID_LEVELS = 4
 SAVE_EVERY = 1000  # images
 BETAS = (0.5, 0.99)  # of Adam
+LATENT_RATE = 0.05  # learning rate of the people's latents
 SNAPSHOT = "warm-start.pkl"
+STATE = ("G", "G_ema", "latents", "optimizer", "latent_optimizer")  # that a run needs to go on
 
 
 def people_of(dataset: HeadDataset) -> np.ndarray:
@@ -61,8 +65,26 @@ def mask_difference(opacity: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return F.binary_cross_entropy(opacity.clamp(1e-3, 1 - 1e-3), mask.clamp(0, 1))
 
 
+@torch.no_grad()
+def with_normal_latents(generator: torch.nn.Module, latents: torch.Tensor) -> torch.nn.Module:
+    """A copy of `generator` for z ~ N(0, I), of one that has learned the people of `latents` [P, z_dim].
+
+    As the mapping normalises them, those have mean m and covariance L Lᵀ: what its first layer made of m + L z, the copy's
+    makes of z, with weights W L and bias b + W m.
+    """
+    generator = copy.deepcopy(generator)
+    seen = normalize_second_moment(latents).double()
+    mean, covariance = seen.mean(dim=0), torch.cov(seen.T)
+    root = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(len(covariance), device=covariance.device))
+    layer = generator.backbone.mapping.fc0
+    weight = layer.weight[:, : len(mean)].double()
+    layer.bias += (weight @ mean * (layer.weight_gain / layer.bias_gain)).float()
+    layer.weight[:, : len(mean)] = (weight @ root).float()
+    return generator
+
+
 class WarmStart:
-    """The networks, the people's latents and the optimiser, and steps of them."""
+    """The networks, the people's latents and their optimisers, and steps of them."""
 
     def __init__(self, config: TrainingConfig, device: torch.device):
         self.config = config
@@ -78,7 +100,9 @@ class WarmStart:
         self.G_ema.load_state_dict(self.G.state_dict())
         for generator in (self.G, self.G_ema):
             generator.neural_rendering_resolution = config.neural_rendering_resolution_initial
-        self.latents = np.random.default_rng(config.seed).standard_normal([self.people.max() + 1, self.G.z_dim], np.float32)
+        latents = np.random.default_rng(config.seed).standard_normal([self.people.max() + 1, self.G.z_dim], np.float32)
+        self.latents = torch.nn.Embedding.from_pretrained(torch.from_numpy(latents), freeze=False, sparse=True).to(device)
+        self.latent_optimizer = torch.optim.SparseAdam(self.latents.parameters(), lr=LATENT_RATE, betas=BETAS)
         self.optimizer = torch.optim.Adam(self.G.parameters(), lr=config.glr, betas=BETAS, eps=1e-8, fused=True)
 
     def step(self) -> float:
@@ -90,7 +114,7 @@ class WarmStart:
             torch.from_numpy(np.stack(a)).to(self.device) for a in zip(*(self.dataset[i] for i in numbers))
         )
         images, masks = images.float() / 127.5 - 1, masks.float() / 255
-        z = torch.from_numpy(self.latents[self.people[numbers]]).to(self.device)
+        z = self.latents(torch.from_numpy(self.people[numbers]).to(self.device))
 
         # A generator that is conditioned on the camera gets another's: the latent alone must say who it is.
         ws = self.G.mapping(z, labels.roll(1, dims=0))
@@ -100,9 +124,12 @@ class WarmStart:
         loss = pyramid_difference(made["image"], images, masks.clamp(min=BEHIND_WEIGHT))
         loss = loss + pyramid_difference(made["image_raw"], raw, mask.clamp(min=BEHIND_WEIGHT))
         loss = loss + MASK_WEIGHT * mask_difference(made["image_mask"], mask)
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizers = (self.optimizer, self.latent_optimizer)
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         with torch.no_grad():
             self.G.backbone.mapping.track(ws[:, 0].mean(dim=0))
             decay = ema_decay(self.nimg, self.config.batch, self.config.ema_kimg, self.config.ema_rampup)
@@ -115,22 +142,23 @@ class WarmStart:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on."""
-        return dict(G=self.G.state_dict(), G_ema=self.G_ema.state_dict(), optimizer=self.optimizer.state_dict())
+        return {name: getattr(self, name).state_dict() for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
         self.nimg = state["nimg"]
-        for name in ("G", "G_ema", "optimizer"):
+        for name in STATE:
             getattr(self, name).load_state_dict(state[name])
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.glr  # which may be another one from here on
 
     def save(self, outdir: Path) -> None:
         """Write pictures of people who are not in the set, the networks, and the state."""
+        G, G_ema = (with_normal_latents(generator, self.latents.weight) for generator in (self.G, self.G_ema))
         Grids(self.dataset, self.G.z_dim, self.device, self.config.seed).save_fakes(
-            outdir, f"fakes{self.nimg // 1000:06d}", self.G_ema, self.config.batch
+            outdir, f"fakes{self.nimg // 1000:06d}", G_ema, self.config.batch
         )
-        save_snapshot(outdir / SNAPSHOT, dict(G=self.G, D=self.D, G_ema=self.G_ema), {})
+        save_snapshot(outdir / SNAPSHOT, dict(G=G, D=self.D, G_ema=G_ema), {})
         save_state(outdir, self.nimg, self.state_dict())
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import PIL.Image
@@ -16,6 +17,7 @@ from dnnlib import UserError
 from dnnlib.archive import ArchiveWriter
 from training.dataset import HeadDataset
 from training.loading import load_network
+from training.networks_stylegan2 import MappingNetwork, normalize_second_moment
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +78,16 @@ def test_a_run_goes_on_where_it_stopped_and_train_takes_it(people, tmp_path):
     assert all(torch.equal(tensor, states["stopped"][name]) for name, tensor in states["straight"].items())
     assert any(not torch.equal(tensor, states["first"][name]) for name, tensor in states["straight"].items())
     assert load_network(tmp_path / "straight" / warm_start.SNAPSHOT, "D").img_resolution == 128
+
+
+def test_with_normal_latents_whitens_what_the_people_are():
+    torch.manual_seed(0)
+    mapping = MappingNetwork(z_dim=8, c_dim=0, w_dim=6, num_ws=None)
+    mapping.fc0.bias.data.normal_()
+    latents = torch.randn([50, 8]) @ torch.randn([8, 8]) + torch.randn([8])
+    learned = SimpleNamespace(backbone=SimpleNamespace(mapping=mapping))
+    normal = warm_start.with_normal_latents(learned, latents).backbone.mapping
+    seen = normalize_second_moment(latents)
+    white = np.linalg.solve(np.linalg.cholesky(np.cov(seen.T)), (seen - seen.mean(dim=0)).T.numpy()).T
+    assert np.cov(white.T) == pytest.approx(np.eye(8), abs=1e-4)
+    torch.testing.assert_close(normal.fc0(torch.from_numpy(white).float()), mapping.fc0(seen), atol=1e-4, rtol=0)
