@@ -2,7 +2,8 @@
 
 A generative adversarial network needs many hours on a CPU until it knows what a head is.  A rendered set says who is in
 each picture, so that the generator can be shown it directly: each person gets a latent, and generator and latents learn
-together to make that person's pictures (generative latent optimisation, Bojanowski 2018).
+together to make that person's pictures (generative latent optimisation, Bojanowski 2018).  Differences alone leave the
+pictures blurred; with --adversary a discriminator learns beside them, and the generator from it too (Larsen 2016).
 """
 
 import copy
@@ -23,7 +24,7 @@ from dnnlib import UserError, cli  # noqa: E402
 from dnnlib.util import InterruptFlag, construct_class_by_name, make_output_dir  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 from training.checkpoint import load_state, save_snapshot, save_state, state_paths  # noqa: E402
-from training.config import PRESETS, SCENES, TrainingConfig  # noqa: E402
+from training.config import PRESETS, R1_INTERVAL, SCENES, TrainingConfig  # noqa: E402
 from training.dataset import HeadDataset  # noqa: E402
 from training.dual_discriminator import filtered_resizing  # noqa: E402
 from training.networks_stylegan2 import normalize_second_moment  # noqa: E402
@@ -38,7 +39,7 @@ SAVE_EVERY = 1000  # images
 BETAS = (0.5, 0.99)  # of Adam
 LATENT_RATE = 0.05  # learning rate of the people's latents
 SNAPSHOT = "warm-start.pkl"
-STATE = ("G", "G_ema", "latents", "optimizer", "latent_optimizer")  # that a run needs to go on
+STATE = ("G", "D", "G_ema", "latents", "G_optimizer", "D_optimizer", "latent_optimizer")  # that a run needs to go on
 
 
 def people_of(dataset: HeadDataset) -> np.ndarray:
@@ -86,8 +87,9 @@ def with_normal_latents(generator: torch.nn.Module, latents: torch.Tensor) -> to
 class WarmStart:
     """The networks, the people's latents and their optimisers, and steps of them."""
 
-    def __init__(self, config: TrainingConfig, device: torch.device):
+    def __init__(self, config: TrainingConfig, device: torch.device, adversary: float = 0):
         self.config = config
+        self.adversary = adversary
         self.device = device
         self.nimg = 0
         torch.manual_seed(config.seed)
@@ -96,14 +98,16 @@ class WarmStart:
         resolution = self.dataset.resolution
         self.G = construct_class_by_name(**config.generator_kwargs(resolution)).train().to(device)
         self.G_ema = construct_class_by_name(**config.generator_kwargs(resolution)).eval().requires_grad_(False).to(device)
-        self.D = construct_class_by_name(**config.discriminator_kwargs(resolution))
+        self.D = construct_class_by_name(**config.discriminator_kwargs(resolution)).requires_grad_(False).to(device)
+        self.loss = construct_class_by_name(device=device, G=self.G, D=self.D, **config.loss_kwargs())
         self.G_ema.load_state_dict(self.G.state_dict())
         for generator in (self.G, self.G_ema):
             generator.neural_rendering_resolution = config.neural_rendering_resolution_initial
         latents = np.random.default_rng(config.seed).standard_normal([self.people.max() + 1, self.G.z_dim], np.float32)
         self.latents = torch.nn.Embedding.from_pretrained(torch.from_numpy(latents), freeze=False, sparse=True).to(device)
         self.latent_optimizer = torch.optim.SparseAdam(self.latents.parameters(), lr=LATENT_RATE, betas=BETAS)
-        self.optimizer = torch.optim.Adam(self.G.parameters(), lr=config.glr, betas=BETAS, eps=1e-8, fused=True)
+        self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=config.glr, betas=BETAS, eps=1e-8, fused=True)
+        self.D_optimizer = torch.optim.Adam(self.D.parameters(), lr=config.dlr, betas=(0.0, 0.99), eps=1e-8, fused=True)
 
     def step(self) -> float:
         """Show the generator one batch; returns how far it is off."""
@@ -124,12 +128,17 @@ class WarmStart:
         loss = pyramid_difference(made["image"], images, masks.clamp(min=BEHIND_WEIGHT))
         loss = loss + pyramid_difference(made["image_raw"], raw, mask.clamp(min=BEHIND_WEIGHT))
         loss = loss + MASK_WEIGHT * mask_difference(made["image_mask"], mask)
-        optimizers = (self.optimizer, self.latent_optimizer)
+        total = loss
+        if self.adversary:
+            total = loss + self.adversary * F.softplus(-self.loss.judge(made, labels)).mean()
+        optimizers = (self.G_optimizer, self.latent_optimizer)
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total.backward()
         for optimizer in optimizers:
             optimizer.step()
+        if self.adversary:
+            self._step_discriminator(images, masks, labels, {name: picture.detach() for name, picture in made.items()})
         with torch.no_grad():
             self.G.backbone.mapping.track(ws[:, 0].mean(dim=0))
             decay = ema_decay(self.nimg, self.config.batch, self.config.ema_kimg, self.config.ema_rampup)
@@ -140,6 +149,16 @@ class WarmStart:
         self.nimg += self.config.batch
         return loss.item()
 
+    def _step_discriminator(self, images: torch.Tensor, masks: torch.Tensor, labels: torch.Tensor, made: dict) -> None:
+        """Show the discriminator a batch of the set beside what the generator `made` of the same people."""
+        self.D.requires_grad_(True)
+        self.D_optimizer.zero_grad(set_to_none=True)
+        regular = self.nimg // self.config.batch % R1_INTERVAL == 0
+        for phase, gain in (("Dmain", 1), ("Dreg", R1_INTERVAL))[: 1 + regular]:
+            self.loss.accumulate_gradients(phase, images, masks, labels, None, labels, gain, self.nimg, fakes=made)
+        self.D_optimizer.step()
+        self.D.requires_grad_(False)
+
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on."""
         return {name: getattr(self, name).state_dict() for name in STATE}
@@ -149,7 +168,7 @@ class WarmStart:
         self.nimg = state["nimg"]
         for name in STATE:
             getattr(self, name).load_state_dict(state[name])
-        for group in self.optimizer.param_groups:
+        for group in self.G_optimizer.param_groups:
             group["lr"] = self.config.glr  # which may be another one from here on
 
     def save(self, outdir: Path) -> None:
@@ -171,20 +190,20 @@ class WarmStart:
 @click.option("--kimg", help="Thousands of images", type=cli.FiniteFloat(min=0, min_open=True), default=20)
 @click.option("--batch", help="Pictures in a step", type=click.IntRange(min=2), default=8)
 @click.option("--glr", help="Learning rate", type=cli.FiniteFloat(min=0, min_open=True), default=0.0025)
+@click.option("--adversary", help="Weight of a discriminator's opinion", type=cli.FiniteFloat(min=0), default=0)
+@click.option("--gamma", help="R1 of that discriminator", type=cli.FiniteFloat(min=0), default=1)
 @click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
-def main(outdir: str, kimg: float, device: str, preset: str, **options: Any) -> None:
-    config = TrainingConfig(
-        outdir=outdir, gpus=1, gamma=0, gamma_seg=0, preset=preset, kimg=kimg, device=device, **PRESETS[preset], **options
-    )
-    run = WarmStart(config, select_device(config.device))
-    folder = make_output_dir(outdir)
+def main(preset: str, adversary: float, gamma: float, **options: Any) -> None:
+    config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **PRESETS[preset], **options)
+    run = WarmStart(config, select_device(config.device), adversary)
+    folder = make_output_dir(config.outdir)
     if state_paths(folder):
         run.load_state_dict(load_state(folder))
     print(f"{run.people.max() + 1} people with mirrored ones, {len(run.dataset)} views")
-    with InterruptFlag() as interrupt, cli.progress(total=int(kimg * 1000), initial=run.nimg, unit="img") as bar:
+    with InterruptFlag() as interrupt, cli.progress(total=int(config.kimg * 1000), initial=run.nimg, unit="img") as bar:
         losses = []
-        while run.nimg < kimg * 1000 and not interrupt:
+        while run.nimg < config.kimg * 1000 and not interrupt:
             losses.append(run.step())
             bar.update(config.batch)
             if run.nimg // SAVE_EVERY > (run.nimg - config.batch) // SAVE_EVERY:

@@ -1,19 +1,23 @@
-"""What the repository ships: the sets of heads."""
+"""What the repository ships: the sets of heads, and the network that learned from them."""
 
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 import camera_utils
 import dataset_tool_seg
 from demo.scores.held_out import load_held_out
 from training.dataset import HeadDataset
+from training.loading import load_network
+from training.superresolution import resize
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "dataset"
+MODEL = ROOT / "models" / "heads-128.pkl"
 SETS = {  # name -> images, masks, heads, views of each, pixels, megabytes at most
     "training": (DATA / "heads-128" / "img.zip", DATA / "heads-128" / "seg.zip", 480, 6, 128, 18),
     "held-out": (DATA / "heads-128-held-out" / "img.zip", DATA / "heads-128-held-out" / "seg.zip", 24, 12, 128, 4),
@@ -49,3 +53,18 @@ def test_the_held_out_set_knows_its_truth():
     assert np.isfinite(truth.depths[inside]).mean() > 0.99 and np.isinf(truth.depths[truth.masks == 0]).all()
     nearest, farthest = truth.depths[inside].min(), truth.depths[inside & np.isfinite(truth.depths)].max()
     assert camera_utils.DEFAULT_RADIUS - 0.7 < nearest < farthest < camera_utils.DEFAULT_RADIUS + 0.7
+
+
+def test_the_shipped_network_makes_heads_from_all_sides():
+    """From each of the held-out views: masks where theirs are, and colours in front that are not those at the back."""
+    assert MODEL.stat().st_size <= 16 * 2**20
+    generator = load_network(MODEL)
+    truth = load_held_out(DATA / "heads-128-held-out")
+    views = len(truth.heads) // len(set(truth.heads))
+    zs = torch.from_numpy(np.random.RandomState(0).randn(8, generator.z_dim)).float()
+    with torch.inference_mode():
+        for view in range(views):
+            made = generator(zs, truth.labels[view].expand(len(zs), -1), noise_mode="const")
+            assert made["image"].shape == (len(zs), 3, 128, 128) and made["image"].isfinite().all()
+            masks = resize(made["image_mask"], 128, antialias=True).mean(dim=0)[0].numpy()
+            assert np.abs(masks - truth.masks[view::views].mean(axis=0)).mean() < 0.1

@@ -111,11 +111,12 @@ class StyleGAN2Loss:
             density_noise=schedules.density_noise(nimg, self.density_noise_fade_kimg),
         )
 
-    def accumulate_gradients(self, phase, real_img, real_seg, real_c, gen_z, gen_c, gain, cur_nimg) -> Outcome:
+    def accumulate_gradients(self, phase, real_img, real_seg, real_c, gen_z, gen_c, gain, cur_nimg, fakes=None) -> Outcome:
         """Add the gradients of one batch in one of `PHASES` to those of the network that learns in it.
 
         real_img [N, 3, H, H] in [-1, 1], real_seg [N, 1, H, H] in [0, 1], real_c and gen_c labels [N, 25], gen_z
-        [N, z_dim]; `gain` multiplies the loss.  The caller keeps the running averages of the latents whose means it gets,
+        [N, z_dim]; `gain` multiplies the loss.  In a discriminator's phase `fakes`, as `generate` makes them, may take the
+        place of what the generator would make of gen_z.  The caller keeps the running averages of the latents whose means it gets,
         and must look whether the loss is finite.
         """
         if phase not in PHASES:
@@ -131,7 +132,11 @@ class StyleGAN2Loss:
         else:
             fake_loss = None
             if main:
-                fake_loss, means = self._discriminator_fake(gen_z, gen_c, now, gain)
+                if fakes is None:
+                    with torch.no_grad():
+                        fakes, ws, shift = self.generate(gen_z, gen_c, now)
+                    means = LatentMeans(ws[:, 0].mean(dim=0), shift.mean(dim=0))
+                fake_loss = self._discriminator_fake(fakes, gen_c, gain)
                 losses.append(fake_loss)
             losses.append(self._discriminator_real(real_img, real_seg, real_c, now, gain, fake_loss, regular))
         return Outcome(torch.stack(losses).sum(), means)
@@ -192,13 +197,10 @@ class StyleGAN2Loss:
         _report_terms({f"Loss/G/density_{name}": term for name, term in terms.items()})
         return _backward(terms, gain)
 
-    def _discriminator_fake(self, gen_z, gen_c, now, gain):
-        with torch.no_grad():
-            fakes, ws, shift = self.generate(gen_z, gen_c, now)
+    def _discriminator_fake(self, fakes, gen_c, gain):
         logits = self.judge(fakes, gen_c)
         _report_logits("fake", logits)
-        loss = _backward({"fake": F.softplus(logits).mean()}, gain)
-        return loss, LatentMeans(ws[:, 0].mean(dim=0), shift.mean(dim=0))
+        return _backward({"fake": F.softplus(logits).mean()}, gain)
 
     def _discriminator_real(self, real_img, real_seg, real_c, now, gain, fake_loss, regular):
         """`fake_loss` None: the regulariser alone."""

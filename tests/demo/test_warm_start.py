@@ -63,21 +63,24 @@ def test_pyramid_difference():
     assert warm_start.pyramid_difference(wrong, images, weights) == 0
 
 
-def run(people, outdir, images):
+def run(people, outdir, images, adversary):
     arguments = ["--outdir", str(outdir), "--img_data", str(people[0]), "--seg_data", str(people[1]), "--batch", "2"]
-    return CliRunner().invoke(warm_start.main, [*arguments, "--kimg", str(images / 1000), "--device", "cpu"])
+    arguments += ["--kimg", str(images / 1000), "--adversary", str(adversary), "--device", "cpu"]
+    return CliRunner().invoke(warm_start.main, arguments)
 
 
-def test_a_run_goes_on_where_it_stopped_and_train_takes_it(people, tmp_path):
-    assert run(people, tmp_path / "straight", 6).exit_code == 0
-    assert run(people, tmp_path / "stopped", 2).exit_code == 0
+@pytest.mark.parametrize("adversary", [0, 0.1])
+def test_a_run_goes_on_where_it_stopped_and_train_takes_it(people, tmp_path, adversary):
+    assert run(people, tmp_path / "straight", 6, adversary).exit_code == 0
+    assert run(people, tmp_path / "stopped", 2, adversary).exit_code == 0
     shutil.copytree(tmp_path / "stopped", tmp_path / "first")
-    assert run(people, tmp_path / "stopped", 6).exit_code == 0
-    networks = {name: load_network(tmp_path / name / warm_start.SNAPSHOT, "G") for name in ("straight", "stopped", "first")}
-    states = {name: network.state_dict() for name, network in networks.items()}
-    assert all(torch.equal(tensor, states["stopped"][name]) for name, tensor in states["straight"].items())
-    assert any(not torch.equal(tensor, states["first"][name]) for name, tensor in states["straight"].items())
-    assert load_network(tmp_path / "straight" / warm_start.SNAPSHOT, "D").img_resolution == 128
+    assert run(people, tmp_path / "stopped", 6, adversary).exit_code == 0
+    for network, learns in (("G", True), ("D", adversary > 0)):
+        straight, stopped, first = (
+            load_network(tmp_path / name / warm_start.SNAPSHOT, network).state_dict() for name in ("straight", "stopped", "first")
+        )
+        assert all(torch.equal(tensor, stopped[name]) for name, tensor in straight.items())
+        assert any(not torch.equal(tensor, first[name]) for name, tensor in straight.items()) == learns
 
 
 def test_with_normal_latents_whitens_what_the_people_are():
