@@ -37,19 +37,18 @@ MASK_WEIGHT = 0.5  # of the mask's cross entropy beside the pictures' difference
 PYRAMID_LEVELS = 4
 SAVE_EVERY = 1000  # images
 BETAS = (0.5, 0.99)  # of Adam
-LATENT_RATE = 0.05  # learning rate of the people's latents
+LATENT_RATE = 0.1  # learning rate of the people's latents
 SNAPSHOT = "warm-start.pkl"
 STATE = ("G", "D", "G_ema", "latents", "G_optimizer", "D_optimizer", "latent_optimizer")  # that a run needs to go on
 
 
 def people_of(dataset: HeadDataset) -> np.ndarray:
-    """Who each item shows, int [len]: the pictures of one folder show one person, and mirrored ones another."""
+    """Who each item shows, int [len]: the pictures of one folder show one person."""
     folders = [str(PurePath(name).parent) for name in dataset.item_names()]
     people = np.unique(folders, return_inverse=True)[1].reshape(-1)
     if len(people) > MOST_VIEWS * (people.max() + 1):
         raise UserError(f"{dataset.images.path} has no folder for each person, as those of demo/render_heads.py have")
-    mirrored = np.array([dataset.is_mirrored(i) for i in range(len(dataset))])
-    return people + mirrored * (people.max() + 1)
+    return people
 
 
 def pyramid_difference(images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -168,8 +167,9 @@ class WarmStart:
         self.nimg = state["nimg"]
         for name in STATE:
             getattr(self, name).load_state_dict(state[name])
-        for group in self.G_optimizer.param_groups:
-            group["lr"] = self.config.glr  # which may be another one from here on
+        for name, rate in (("G_optimizer", self.config.glr), ("latent_optimizer", LATENT_RATE)):
+            for group in getattr(self, name).param_groups:
+                group["lr"] = rate  # which may be another one from here on
 
     def save(self, outdir: Path) -> None:
         """Write pictures of people who are not in the set, the networks, and the state."""
@@ -195,12 +195,13 @@ class WarmStart:
 @click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
 def main(preset: str, adversary: float, gamma: float, **options: Any) -> None:
-    config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **PRESETS[preset], **options)
+    recipe = dict(PRESETS[preset], mirror=False)  # a person's mirror image is another person, and would be half as often seen
+    config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **recipe, **options)
     run = WarmStart(config, select_device(config.device), adversary)
     folder = make_output_dir(config.outdir)
     if state_paths(folder):
         run.load_state_dict(load_state(folder))
-    print(f"{run.people.max() + 1} people with mirrored ones, {len(run.dataset)} views")
+    print(f"{run.people.max() + 1} people, {len(run.dataset)} views")
     with InterruptFlag() as interrupt, cli.progress(total=int(config.kimg * 1000), initial=run.nimg, unit="img") as bar:
         losses = []
         while run.nimg < config.kimg * 1000 and not interrupt:

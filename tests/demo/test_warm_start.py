@@ -39,9 +39,8 @@ def people(tmp_path_factory):
     return folder / "img.zip", folder / "seg.zip"
 
 
-def test_people_are_folders_and_mirrored_ones_are_others(people):
+def test_people_are_folders(people):
     assert warm_start.people_of(HeadDataset(*map(str, people))).tolist() == [0, 0, 1, 1, 2, 2]
-    assert warm_start.people_of(HeadDataset(*map(str, people), mirror=True)).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_a_folder_of_many_is_no_person(people, monkeypatch):
