@@ -37,7 +37,7 @@ MASK_WEIGHT = 0.5  # of the mask's cross entropy beside the pictures' difference
 PYRAMID_LEVELS = 4
 SAVE_EVERY = 1000  # images
 BETAS = (0.5, 0.99)  # of Adam
-LATENT_RATE = 0.1  # learning rate of the people's latents
+SURFACE_DENSITY = 5.0  # before softplus: about where rays end
 SNAPSHOT = "warm-start.pkl"
 STATE = ("G", "D", "G_ema", "latents", "G_optimizer", "D_optimizer", "latent_optimizer")  # that a run needs to go on
 
@@ -83,11 +83,20 @@ def with_normal_latents(generator: torch.nn.Module, latents: torch.Tensor) -> to
     return generator
 
 
+@torch.no_grad()
+def sharpen(generator: torch.nn.Module, factor: float) -> None:
+    """Make the shells in which rays end thinner: densities (before softplus) go `factor` times as far from a surface's."""
+    output = generator.decoder.net[2]
+    output.weight[0] *= factor
+    output.bias[0] = factor * output.bias[0] + (1 - factor) * SURFACE_DENSITY / output.bias_gain
+
+
 class WarmStart:
     """The networks, the people's latents and their optimisers, and steps of them."""
 
-    def __init__(self, config: TrainingConfig, device: torch.device, adversary: float = 0):
+    def __init__(self, config: TrainingConfig, device: torch.device, latent_lr: float, adversary: float):
         self.config = config
+        self.latent_lr = latent_lr
         self.adversary = adversary
         self.device = device
         self.nimg = 0
@@ -104,7 +113,7 @@ class WarmStart:
             generator.neural_rendering_resolution = config.neural_rendering_resolution_initial
         latents = np.random.default_rng(config.seed).standard_normal([self.people.max() + 1, self.G.z_dim], np.float32)
         self.latents = torch.nn.Embedding.from_pretrained(torch.from_numpy(latents), freeze=False, sparse=True).to(device)
-        self.latent_optimizer = torch.optim.SparseAdam(self.latents.parameters(), lr=LATENT_RATE, betas=BETAS)
+        self.latent_optimizer = torch.optim.SparseAdam(self.latents.parameters(), lr=latent_lr, betas=BETAS)
         self.G_optimizer = torch.optim.Adam(self.G.parameters(), lr=config.glr, betas=BETAS, eps=1e-8, fused=True)
         self.D_optimizer = torch.optim.Adam(self.D.parameters(), lr=config.dlr, betas=(0.0, 0.99), eps=1e-8, fused=True)
 
@@ -167,7 +176,7 @@ class WarmStart:
         self.nimg = state["nimg"]
         for name in STATE:
             getattr(self, name).load_state_dict(state[name])
-        for name, rate in (("G_optimizer", self.config.glr), ("latent_optimizer", LATENT_RATE)):
+        for name, rate in (("G_optimizer", self.config.glr), ("latent_optimizer", self.latent_lr)):
             for group in getattr(self, name).param_groups:
                 group["lr"] = rate  # which may be another one from here on
 
@@ -190,17 +199,21 @@ class WarmStart:
 @click.option("--kimg", help="Thousands of images", type=cli.FiniteFloat(min=0, min_open=True), default=20)
 @click.option("--batch", help="Pictures in a step", type=click.IntRange(min=2), default=8)
 @click.option("--glr", help="Learning rate", type=cli.FiniteFloat(min=0, min_open=True), default=0.0025)
+@click.option("--latent_lr", help="That of the people's latents", type=cli.FiniteFloat(min=0, min_open=True), default=0.05)
+@click.option("--sharpen", "factor", help="Thin surfaces by this, once", type=cli.FiniteFloat(min=0, min_open=True), default=1)
 @click.option("--adversary", help="Weight of a discriminator's opinion", type=cli.FiniteFloat(min=0), default=0)
 @click.option("--gamma", help="R1 of that discriminator", type=cli.FiniteFloat(min=0), default=1)
 @click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
-def main(preset: str, adversary: float, gamma: float, **options: Any) -> None:
+def main(preset: str, adversary: float, gamma: float, latent_lr: float, factor: float, **options: Any) -> None:
     recipe = dict(PRESETS[preset], mirror=False)  # a person's mirror image is another person, and would be half as often seen
     config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **recipe, **options)
-    run = WarmStart(config, select_device(config.device), adversary)
+    run = WarmStart(config, select_device(config.device), latent_lr, adversary)
     folder = make_output_dir(config.outdir)
     if state_paths(folder):
         run.load_state_dict(load_state(folder))
+    for generator in (run.G, run.G_ema):
+        sharpen(generator, factor)
     print(f"{run.people.max() + 1} people, {len(run.dataset)} views")
     with InterruptFlag() as interrupt, cli.progress(total=int(config.kimg * 1000), initial=run.nimg, unit="img") as bar:
         losses = []

@@ -17,7 +17,7 @@ from dnnlib import UserError
 from dnnlib.archive import ArchiveWriter
 from training.dataset import HeadDataset
 from training.loading import load_network
-from training.networks_stylegan2 import MappingNetwork, normalize_second_moment
+from training.networks_stylegan2 import FullyConnectedLayer, MappingNetwork, normalize_second_moment
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +93,15 @@ def test_with_normal_latents_whitens_what_the_people_are():
     white = np.linalg.solve(np.linalg.cholesky(np.cov(seen.T)), (seen - seen.mean(dim=0)).T.numpy()).T
     assert np.cov(white.T) == pytest.approx(np.eye(8), abs=1e-4)
     torch.testing.assert_close(normal.fc0(torch.from_numpy(white).float()), mapping.fc0(seen), atol=1e-4, rtol=0)
+
+
+def test_sharpen_leaves_surfaces_where_they_are():
+    output = FullyConnectedLayer(4, 3, lr_multiplier=0.5)
+    generator = SimpleNamespace(decoder=SimpleNamespace(net=[None, None, output]))
+    hidden = torch.randn([100, 4])
+    before = output(hidden).detach()
+    warm_start.sharpen(generator, 3.0)
+    after = output(hidden).detach()
+    surface = warm_start.SURFACE_DENSITY
+    torch.testing.assert_close(after[:, 0] - surface, 3 * (before[:, 0] - surface))
+    assert torch.equal(after[:, 1:], before[:, 1:])
