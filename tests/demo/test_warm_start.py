@@ -76,7 +76,8 @@ def test_a_run_goes_on_where_it_stopped_and_train_takes_it(people, tmp_path, adv
     assert run(people, tmp_path / "stopped", 6, adversary).exit_code == 0
     for network, learns in (("G", True), ("D", adversary > 0)):
         straight, stopped, first = (
-            load_network(tmp_path / name / warm_start.SNAPSHOT, network).state_dict() for name in ("straight", "stopped", "first")
+            load_network(tmp_path / name / warm_start.SNAPSHOT, network).state_dict()
+            for name in ("straight", "stopped", "first")
         )
         assert all(torch.equal(tensor, stopped[name]) for name, tensor in straight.items())
         assert any(not torch.equal(tensor, first[name]) for name, tensor in straight.items()) == learns
