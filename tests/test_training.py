@@ -20,6 +20,7 @@ from helpers import children, write_data_set
 
 import train
 from camera_utils import orbit_label
+from training.config import PRESETS
 
 ROOT = Path(__file__).parent.parent
 # As the second command of the README, with networks that take a second a step.
@@ -248,6 +249,14 @@ def test_a_preset_gives_way_to_what_is_typed(head_data):
     rest = shlex.split("--cfg ffhq --gpus 1 --batch 4 --gamma 1 --gamma_seg 1 --preset cpu --cmax 77")
     options = json.loads(invoke(*base, *rest)[1].rpartition("}")[0] + "}")
     assert (options["cmax"], options["cbase"], options["triplane_size"]) == (77, 2048, 64)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_what_a_preset_sets_is_no_mistake_after_resume(head_data, preset):
+    """Though it has no effect there: nobody typed it."""
+    base = ["--img_data", head_data[0], "--seg_data", head_data[1], "--outdir", "x", "-n", "--resume", "x.pkl"]
+    code, output = invoke(*base, *shlex.split("--cfg ffhq --gpus 1 --batch 4 --gamma 1 --gamma_seg 1 --preset"), preset)
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(

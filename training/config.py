@@ -194,7 +194,7 @@ class TrainingConfig:
     sr_first_stopband: float = 2**2.1
 
     def __post_init__(self):
-        config_checks.check(self)
+        config_checks.check(self, PRESETS[self.preset])
 
     @property
     def micro_batch(self) -> int:

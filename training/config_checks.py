@@ -1,7 +1,7 @@
 """Which options of a training run contradict each other or would have no effect: one clear line for each."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dnnlib import UserError
 from dnnlib.util import is_power_of_two
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
 
 
-def check(config: "TrainingConfig") -> None:
-    """Raise UserError for the first mistake."""
-    _check_effects(config)
+def check(config: "TrainingConfig", preset: dict[str, Any]) -> None:
+    """Raise UserError for the first mistake; `preset` holds the defaults that the configuration's preset changes."""
+    _check_effects(config, preset)
     _check_batch(config)
     _check_sizes(config)
     _check_run(config)
@@ -62,8 +62,8 @@ _CONDITIONS = (
 )
 
 
-def _check_effects(config: "TrainingConfig") -> None:
-    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()}
+def _check_effects(config: "TrainingConfig", preset: dict[str, Any]) -> None:
+    defaults = {name: field.default for name, field in config.__dataclass_fields__.items()} | preset
     for name, acts, reason in _CONDITIONS:
         if getattr(config, name) != defaults[name] and not acts(config):
             raise UserError(f"--{name} {getattr(config, name)} would have no effect: {reason}")
