@@ -22,6 +22,7 @@ if not __package__:  # run as a script: Python looks for modules in this folder,
 
 from dnnlib import UserError, cli  # noqa: E402
 from dnnlib.util import InterruptFlag, construct_class_by_name, make_output_dir  # noqa: E402
+from torch_utils import misc  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 from training.checkpoint import load_state, save_snapshot, save_state, state_paths  # noqa: E402
 from training.config import PRESETS, R1_INTERVAL, SCENES, TrainingConfig  # noqa: E402
@@ -150,10 +151,7 @@ class WarmStart:
         with torch.no_grad():
             self.G.backbone.mapping.track(ws[:, 0].mean(dim=0))
             decay = ema_decay(self.nimg, self.config.batch, self.config.ema_kimg, self.config.ema_rampup)
-            for average, current in zip(self.G_ema.parameters(), self.G.parameters()):
-                average.copy_(current.lerp(average, decay))
-            for average, current in zip(self.G_ema.buffers(), self.G.buffers()):
-                average.copy_(current)
+            misc.update_average(self.G_ema, self.G, decay)
         self.nimg += self.config.batch
         return loss.item()
 
@@ -206,7 +204,8 @@ class WarmStart:
 @click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
 def main(preset: str, adversary: float, gamma: float, latent_lr: float, factor: float, **options: Any) -> None:
-    recipe = dict(PRESETS[preset], mirror=False)  # a person's mirror image is another person, and would be half as often seen
+    # A person's mirror image is another person, and would halve how often each is seen; what is compared is not blurred.
+    recipe = dict(PRESETS[preset], mirror=False, blur_fade_kimg=0)
     config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **recipe, **options)
     run = WarmStart(config, select_device(config.device), latent_lr, adversary)
     folder = make_output_dir(config.outdir)

@@ -41,6 +41,15 @@ def copy_params_and_buffers(source: torch.nn.Module, target: torch.nn.Module, re
     return skipped
 
 
+@torch.no_grad()
+def update_average(average: torch.nn.Module, current: torch.nn.Module, decay: float) -> None:
+    """Keep the share `decay` of the parameters of `average`, and take the rest from `current`; buffers are copied."""
+    for kept, new in zip(average.parameters(), current.parameters()):
+        kept.copy_(new.lerp(kept, decay))
+    for kept, new in zip(average.buffers(), current.buffers()):
+        kept.copy_(new)
+
+
 def summarize(module: torch.nn.Module) -> str:
     """One line per child of `module` with its parameters and buffers counted, and a total."""
     rows = [("", "parameters", "buffers")]

@@ -337,10 +337,7 @@ class Trainer:
     def update_ema(self) -> None:
         """Move the averaged generator toward the trained one; its buffers are copies."""
         decay = ema_decay(self.nimg, self.config.batch, self.config.ema_kimg, self.config.ema_rampup)
-        for average, current in zip(self.G_ema.parameters(), self.G.parameters()):
-            average.copy_(current.lerp(average, decay))
-        for average, current in zip(self.G_ema.buffers(), self.G.buffers()):
-            average.copy_(current)
+        misc.update_average(self.G_ema, self.G, decay)
         resolution = self.loss.moment(self.nimg).rendering_resolution
         for generator in (self.G, self.G_ema):
             generator.neural_rendering_resolution = resolution
