@@ -233,6 +233,8 @@ def training_case(setting: Setting) -> Work:
         f"training iteration, {trainer.dataset.resolution}, batch {trainer.config.batch}",
         iteration,
         plainly(iteration, training=True),
+        # The discriminator has kinks: in float64 too its gradient was seen to jump by 4e-4 between pictures that are 1e-6 apart.
+        tolerance=5e-3,
     )
 
 

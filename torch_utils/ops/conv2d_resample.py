@@ -5,6 +5,7 @@ from typing import Sequence
 import torch
 import torch.nn.functional as F
 
+from .conv3x3 import conv3x3
 from .upfirdn2d import parse_padding, filter_size, upfirdn2d
 
 
@@ -64,6 +65,8 @@ def _conv2d(
 ) -> torch.Tensor:
     if not flip_weight and w.shape[2] * w.shape[3] > 1:
         w = w.flip([2, 3])
+    if (w.shape[2:], stride, padding, groups) == ((3, 3), 1, (1, 1), 1):
+        return conv3x3(x, w)
     return F.conv2d(x, w, stride=stride, padding=padding, groups=groups)
 
 

@@ -11,7 +11,7 @@ import torch
 
 from torch_utils import custom_ops
 
-from . import bias_act, composite, grid_lookup, grid_mlp, softplus_mlp, upfirdn2d
+from . import bias_act, composite, conv3x3, grid_lookup, grid_mlp, softplus_mlp, upfirdn2d
 
 _AXES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 
@@ -64,6 +64,10 @@ def _down(x: torch.Tensor) -> torch.Tensor:
     )
 
 
+def _conv3x3(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return conv3x3.conv3x3(x.contiguous(memory_format=torch.channels_last), w)
+
+
 def _composite(densities: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
     order = torch.linspace(0, 50, features.shape[2], device=features.device).sin().argsort()
     return composite.composite(densities.sigmoid(), features, order[:, None].expand(*features.shape[:2], -1, -1))
@@ -78,6 +82,7 @@ EXAMPLES = {
     ),
     "upfirdn2d, up": Example(_up, lambda: (_pictures(),), twice=True, half=True),
     "upfirdn2d, down, channels last": Example(_down, lambda: (_pictures(),), twice=True, half=True),
+    "conv3x3": Example(_conv3x3, lambda: (_normal(1, 32, 47, 45), _normal(48, 32, 3, 3)), twice=True),
     "grid_lookup": Example(
         lambda table, points: grid_lookup.grid_lookup(table, points, _AXES),
         lambda: (_normal(2, 3, 3, 8, 9, 32), _points()),

@@ -10,6 +10,7 @@
 
 #include "bias_act.h"
 #include "composite.h"
+#include "conv3x3.h"
 #include "grid_lookup.h"
 #include "softplus_mlp.h"
 #include "upfirdn2d.h"
@@ -344,6 +345,42 @@ Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t 
     return out;
 }
 
+// 3x3 convolutions
+
+constexpr int64_t CONV_TILES = 24;  // at most, that a thread takes at a time
+
+// x [N, I, H, W] channels last, kernels [O, I, 3, 3] in any order of memory.
+Tensor conv3x3_cpu(const Tensor& x, const Tensor& kernels) {
+    TORCH_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast), "x must be [N, C, H, W], channels last");
+    TORCH_CHECK(kernels.dim() == 4 && kernels.size(1) == x.size(1) && kernels.size(2) == 3 && kernels.size(3) == 3,
+                "kernels must be [outputs, inputs, 3, 3]");
+    const int64_t inputs = kernels.size(1), outputs = kernels.size(0), lanes = VECTOR_BYTES / x.element_size();
+    TORCH_CHECK(inputs % lanes == 0 && outputs % lanes == 0, "inputs and outputs must be whole vectors");
+    const Tensor ordered = kernels.permute({2, 3, 1, 0}).contiguous(), zeros = at::zeros({inputs}, x.options());
+    Tensor transformed = at::empty({CONV_POINTS, inputs, outputs}, x.options());
+    Tensor out = at::empty({x.size(0), outputs, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+    AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "conv3x3", [&] {
+        at::parallel_for(0, inputs, 1, [&](int64_t begin, int64_t end) {
+            transform_kernels(ordered.const_data_ptr<scalar_t>(), inputs, outputs, transformed.data_ptr<scalar_t>(), begin, end);
+        });
+        const Conv3x3<scalar_t> convolve{x.size(2), x.size(3), inputs, outputs, transformed.const_data_ptr<scalar_t>()};
+        const int64_t tiles = convolve.tiles(), pixels = x.size(2) * x.size(3);
+        // As many at a time as keep every thread at work.
+        const int64_t share = (x.size(0) * tiles + at::get_num_threads() - 1) / at::get_num_threads();
+        const int64_t count = std::min(CONV_TILES, (share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS);
+        const int64_t blocks = (tiles + count - 1) / count;
+        at::parallel_for(0, x.size(0) * blocks, 1, [&](int64_t begin, int64_t end) {
+            std::vector<scalar_t> memory(CONV_POINTS * count * (inputs + outputs));
+            for (int64_t block = begin; block < end; block++) {
+                const int64_t n = block / blocks, first = block % blocks * count;
+                convolve(x.const_data_ptr<scalar_t>() + n * pixels * inputs, out.data_ptr<scalar_t>() + n * pixels * outputs,
+                         zeros.const_data_ptr<scalar_t>(), memory.data(), count, first, std::min(tiles, first + count));
+            }
+        });
+    });
+    return out;
+}
+
 }  // namespace
 
 TORCH_LIBRARY(multi_pose, m) {
@@ -363,6 +400,7 @@ TORCH_LIBRARY(multi_pose, m) {
         "upfirdn2d(Tensor x, Tensor taps, int up_x, int up_y, int down_x, int down_y, int left, int right, int top, int bottom) "
         "-> Tensor",
         upfirdn2d_cpu);
+    m.def("conv3x3(Tensor x, Tensor kernels) -> Tensor", conv3x3_cpu);
     m.def("softplus_mlp(Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) -> Tensor", softplus_mlp_cpu);
     m.def(
         "softplus_mlp_grad(Tensor grad, Tensor x, Tensor w1, Tensor b1, Tensor w2, Tensor b2) "
