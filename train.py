@@ -80,6 +80,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--freezed", COUNT, "Layers of the discriminator that do not learn")
 @option("--trust_pickle", bool, "Allow --resume to run code from the snapshot", is_flag=True)
 @option("--kimg", POSITIVE, "Train for this many thousand images (0.5 is 500)")
+@option("--minutes", POSITIVE, "Stop after so many minutes, as Ctrl-C does; the same command then goes on")
 @option("--tick", POSITIVE, "Report after every so many thousand images")
 @option("--snap", AT_LEAST_ONE, "Save pictures and networks every so many ticks")
 @option("--seed", click.IntRange(0, MAX_SEED), "Seed of everything that is random")

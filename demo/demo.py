@@ -4,7 +4,6 @@ It runs the project's own commands, prints each, and ends by saying where the re
 """
 
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -52,8 +51,8 @@ def main(outdir: str, img_data: str, seg_data: str, minutes: float | None, devic
     usual_minutes, recipe = TRAININGS[chosen.type]
     folder = make_output_dir(outdir)
     data = [f"--img_data={existing_path(img_data, 'data set')}", f"--seg_data={existing_path(seg_data, 'data set')}"]
-    training = ["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, f"--device={chosen}"]
-    run(training, seconds=60 * (minutes or usual_minutes))
+    length = f"--minutes={minutes or usual_minutes:g}"
+    run(["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, length, f"--device={chosen}"])
     networks = {"new": newest_snapshot(folder / "runs")}
     if SHIPPED_MODEL.exists():
         networks["shipped"] = SHIPPED_MODEL
@@ -63,18 +62,12 @@ def main(outdir: str, img_data: str, seg_data: str, minutes: float | None, devic
     print_results(folder, networks)
 
 
-def run(command: list[str], seconds: float | None = None) -> None:
-    """Run one of the project's commands as a user would, printed first; after `seconds` it is told to finish, as by Ctrl-C.
-
-    UserError if it fails.
-    """
+def run(command: list[str]) -> None:
+    """Run one of the project's commands as a user would, printed first; UserError if it fails."""
     print(f"\n$ python {shlex.join(command)}", flush=True)
     process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
     try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        print(f"{seconds / 60:.3g} minutes are over: training ends here for now", flush=True)
-        process.send_signal(signal.SIGINT)
+        process.wait()
     except KeyboardInterrupt:
         process.wait()  # the same Ctrl-C has reached it: it writes what it has
         raise

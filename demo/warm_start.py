@@ -101,6 +101,7 @@ class WarmStart:
         self.adversary = adversary
         self.device = device
         self.nimg = 0
+        self.sharpness = 1.0
         torch.manual_seed(config.seed)
         self.dataset = HeadDataset(**config.dataset_kwargs())
         self.people = people_of(self.dataset)
@@ -165,13 +166,19 @@ class WarmStart:
         self.D_optimizer.step()
         self.D.requires_grad_(False)
 
+    def sharpen(self, sharpness: float) -> None:
+        """Make surfaces `sharpness` times as thin as those that are learned without; see `sharpen`."""
+        for generator in (self.G, self.G_ema):
+            sharpen(generator, sharpness / self.sharpness)
+        self.sharpness = sharpness
+
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to go on."""
-        return {name: getattr(self, name).state_dict() for name in STATE}
+        return dict(sharpness=self.sharpness) | {name: getattr(self, name).state_dict() for name in STATE}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state`."""
-        self.nimg = state["nimg"]
+        self.nimg, self.sharpness = state["nimg"], state["sharpness"]
         for name in STATE:
             getattr(self, name).load_state_dict(state[name])
         for name, rate in (("G_optimizer", self.config.glr), ("latent_optimizer", self.latent_lr)):
@@ -198,12 +205,16 @@ class WarmStart:
 @click.option("--batch", help="Pictures in a step", type=click.IntRange(min=2), default=8)
 @click.option("--glr", help="Learning rate", type=cli.FiniteFloat(min=0, min_open=True), default=0.0025)
 @click.option("--latent_lr", help="That of the people's latents", type=cli.FiniteFloat(min=0, min_open=True), default=0.05)
-@click.option("--sharpen", "factor", help="Thin surfaces by this, once", type=cli.FiniteFloat(min=0, min_open=True), default=1)
+@click.option(
+    "--sharpness",
+    help="How many times as thin surfaces are as those of a start without it  [default: as the run has it]",
+    type=cli.FiniteFloat(min=0, min_open=True),
+)
 @click.option("--adversary", help="Weight of a discriminator's opinion", type=cli.FiniteFloat(min=0), default=0)
 @click.option("--gamma", help="R1 of that discriminator", type=cli.FiniteFloat(min=0), default=1)
 @click.option("--seed", help="Seed of all that is random", type=click.IntRange(0, cli.MAX_SEED), default=0)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME", default="auto")
-def main(preset: str, adversary: float, gamma: float, latent_lr: float, factor: float, **options: Any) -> None:
+def main(preset: str, adversary: float, gamma: float, latent_lr: float, sharpness: float | None, **options: Any) -> None:
     # A person's mirror image is another person, and would halve how often each is seen; what is compared is not blurred.
     recipe = dict(PRESETS[preset], mirror=False, blur_fade_kimg=0)
     config = TrainingConfig(gpus=1, gamma=gamma, gamma_seg=gamma, preset=preset, **recipe, **options)
@@ -211,8 +222,8 @@ def main(preset: str, adversary: float, gamma: float, latent_lr: float, factor: 
     folder = make_output_dir(config.outdir)
     if state_paths(folder):
         run.load_state_dict(load_state(folder))
-    for generator in (run.G, run.G_ema):
-        sharpen(generator, factor)
+    if sharpness is not None:
+        run.sharpen(sharpness)
     print(f"{run.people.max() + 1} people, {len(run.dataset)} views")
     with InterruptFlag() as interrupt, cli.progress(total=int(config.kimg * 1000), initial=run.nimg, unit="img") as bar:
         losses = []

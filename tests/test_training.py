@@ -195,9 +195,19 @@ def test_ctrl_c_finishes_the_step_and_saves(head_data, tmp_path, gpus):
         os.kill(pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    assert re.search(r"Interrupted at .* kimg; the last snapshot is .*network-snapshot-000000.pkl", output)
+    assert re.search(r"Stopped at .* kimg; the last snapshot is .*network-snapshot-000000.pkl", output)
     assert written.stat().st_mtime_ns > first
     assert "Traceback" not in output
+
+
+def test_a_run_stops_when_its_time_is_up_and_goes_on(head_data, tmp_path):
+    options = "--gpus 1 --batch 4 --mbstd-group 2 --kimg 100 --tick 100 --minutes"
+    for minutes in (0.02, 0.03):
+        process = start(tmp_path, head_data, f"{options} {minutes}")
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+        assert re.search(r"Stopped at .* kimg; the last snapshot is .*pkl", output)
+    assert f"Run folder:  {only_run(tmp_path)}, going on at" in output
 
 
 README_TRAINING = (

@@ -129,6 +129,7 @@ class TrainingConfig:
 
     # Length and records
     kimg: float = 25000
+    minutes: float | None = None
     tick: float = 4
     snap: int = 50
     seed: int = 0

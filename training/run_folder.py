@@ -13,7 +13,7 @@ from training.config import TrainingConfig
 OPTIONS_NAME = "training_options.json"
 LOG_NAME = "log.txt"
 # What may differ when a run goes on: how long, how it is recorded, and where it computes.
-CHANGEABLE = ("outdir", "kimg", "snap", "desc", "workers", "gpus", "batch_gpu", "device", "nobench", "trust_pickle")
+CHANGEABLE = ("outdir", "kimg", "minutes", "snap", "desc", "workers", "gpus", "batch_gpu", "device", "nobench", "trust_pickle")
 
 
 def read_options(run_dir: Path) -> dict[str, Any] | None:
@@ -22,7 +22,7 @@ def read_options(run_dir: Path) -> dict[str, Any] | None:
         options = json.loads((run_dir / OPTIONS_NAME).read_text())
     except (OSError, ValueError):
         return None
-    known = isinstance(options, dict) and set(TrainingConfig.__dataclass_fields__) <= set(options)
+    known = isinstance(options, dict) and TrainingConfig.__dataclass_fields__.keys() - CHANGEABLE <= options.keys()
     return options if known else None
 
 

@@ -228,8 +228,9 @@ class Trainer:
     # The loop
 
     def run(self, interrupt: InterruptFlag) -> None:
-        """Train until `kimg` are seen or Ctrl-C is pressed; save either way."""
+        """Train until `kimg` are seen, the time is up or Ctrl-C is pressed; save in any case."""
         end = self.config.kimg * 1000
+        deadline = time.monotonic() + 60 * (self.config.minutes or math.inf)
         stopping = False
         while self.nimg < end and not stopping:
             target = self._next_tick_end()
@@ -240,15 +241,15 @@ class Trainer:
                     self.step()
                     bar.update(self.config.batch)
                     if self.rank == 0:
-                        bar.set_postfix_str(self._pace(bar), refresh=False)
-                    stopping = distributed.any_rank(bool(interrupt))
+                        bar.set_postfix_str(self._pace(bar, deadline), refresh=False)
+                    stopping = distributed.any_rank(bool(interrupt) or time.monotonic() >= deadline)
             if self.nimg >= target:
                 self.tick()
             if stopping or self.nimg >= end or (self.ticks - 1) % self.config.snap == 0:
                 self.save()
         if self.rank == 0:
             saved = f"the last snapshot is {self.last_snapshot}" if self.last_snapshot else "nothing could be saved"
-            print(f"\n{'Interrupted' if stopping else 'Finished'} at {self.nimg / 1000:g} kimg; {saved}")
+            print(f"\n{'Stopped' if stopping else 'Finished'} at {self.nimg / 1000:g} kimg; {saved}")
 
     def _next_tick_end(self) -> int:
         """Images seen when the next tick is due: after one batch for the first, which shows that all works."""
@@ -258,11 +259,11 @@ class Trainer:
     def _tick_name(self) -> str:
         return f"tick {self.ticks}, {self.nimg / 1000:g} of {self.config.kimg:g} kimg"
 
-    def _pace(self, bar: Any) -> str:
-        """Time to the end of the run, and memory."""
+    def _pace(self, bar: Any, deadline: float) -> str:
+        """Time to the end of the run or to the `deadline`, and memory."""
         rate = bar.format_dict["rate"] or bar.n / bar.format_dict["elapsed"]
-        left = format_time(max(self.config.kimg * 1000 - self.nimg, 0) / rate)
-        return f"end in {left}, {peak_memory_gb(self.device):.1f} GB"
+        left = min((self.config.kimg * 1000 - self.nimg) / rate, deadline - time.monotonic())
+        return f"end in {format_time(max(left, 0))}, {peak_memory_gb(self.device):.1f} GB"
 
     def step(self) -> None:
         """One global batch through all phases that are due, then the averaged weights."""

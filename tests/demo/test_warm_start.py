@@ -64,7 +64,7 @@ def test_pyramid_difference():
 
 def run(people, outdir, images, adversary):
     arguments = ["--outdir", str(outdir), "--img_data", str(people[0]), "--seg_data", str(people[1]), "--batch", "2"]
-    arguments += ["--kimg", str(images / 1000), "--adversary", str(adversary), "--device", "cpu"]
+    arguments += ["--kimg", str(images / 1000), "--adversary", str(adversary), "--sharpness", "2", "--device", "cpu"]
     return CliRunner().invoke(warm_start.main, arguments)
 
 
