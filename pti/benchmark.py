@@ -22,27 +22,32 @@ from pti.pose import moved
 from pti.projector import Pivot, Projection
 from pti.rendering import rays_start_at_head
 from pti.results import digest_of_network, digest_of_target
-from pti.settings import ProjectionSettings, TuningSettings
+from pti.settings import PUBLISHED_RATE, LossWeights, ProjectionSettings, TuningSettings
 from pti.targets import Target, TargetSource
 from torch_utils.device import select_device
 from training import inference
 from training.triplane import TriPlaneGenerator
 
 HELD_OUT = Path(__file__).parent.parent / "dataset" / "heads-128-held-out"
-# Variant -> what it sets otherwise than the published way, in projection and in tuning.
+# Variant -> what it sets otherwise than the command does by itself, in projection and in tuning.
+MASKED = dict(mask=True)  # these heads have masks
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "published": ({}, {}),
-    "w": (dict(space="w"), {}),
-    "mask": (dict(mask=True), dict(mask=True)),
-    "refine-pose": (dict(refine_pose=True), {}),
+    "published": (
+        dict(mask=False),
+        dict(mask=False, back_prior=0.0, learning_rate=PUBLISHED_RATE, ramp_down=0.0, mse=LossWeights.mse),
+    ),
+    "default": ({}, {}),
+    "no-mask": (dict(mask=False), dict(mask=False)),
+    "no-back-prior": ({}, dict(back_prior=0.0)),
+    "published-rate": ({}, dict(learning_rate=PUBLISHED_RATE, ramp_down=0.0)),
+    "published-mse": ({}, dict(mse=LossWeights.mse)),
     "locality": ({}, dict(locality=0.1)),
-    "back-prior": ({}, dict(back_prior=0.1)),
+    "refine-pose": (dict(refine_pose=True), {}),
+    "two-views": ({}, {}),
+    "w": (dict(space="w"), {}),
     "early-stop": (dict(early_stop=50), dict(early_stop=50)),
     "optimize-noise": (dict(optimize_noise=True), {}),
-    "two-views": ({}, {}),
-    "all": (dict(mask=True, refine_pose=True), dict(mask=True, locality=0.1, back_prior=0.1)),
 }
-WITHOUT = dict(locality=0.0, back_prior=0.0)  # of the tuning, where a variant does not say otherwise
 SECOND_YAW = 60.0  # degrees, of the second photo of `two-views`
 SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # degrees of |yaw|, the end of each
 INPUT = "input"
@@ -170,7 +175,6 @@ def _angles(views: Target) -> tuple[torch.Tensor, int]:
     "--lr-pti",
     help="Learning rate of the tuning",
     type=cli.FiniteFloat(min=0, min_open=True),
-    default=TuningSettings.learning_rate,
 )
 @click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=ProjectionSettings.seed)
 @click.option("--vgg", help="VGG16, as TorchScript or state dict", metavar="PATH|URL")
@@ -184,7 +188,7 @@ def main(
     heads: int | None,
     num_steps: int,
     num_steps_pti: int,
-    lr_pti: float,
+    lr_pti: float | None,
     seed: int,
     vgg: str | None,
     trust_pickle: bool,
@@ -206,8 +210,8 @@ def main(
     asked = dict(network=digest_of_network(G), steps=[num_steps, num_steps_pti], lr_pti=lr_pti, seed=seed, vgg=vgg)
     records = _read(path, asked)
     todo = [(variant, head) for variant in variants for head in groups if f"{variant}/{head}" not in records]
-    tuning = TuningSettings(steps=num_steps_pti, learning_rate=lr_pti, seed=seed, **WITHOUT)
-    bench = Bench(G, perceptual, ProjectionSettings(steps=num_steps, seed=seed), tuning)
+    tuning = TuningSettings(steps=num_steps_pti, learning_rate=lr_pti, seed=seed, **MASKED)
+    bench = Bench(G, perceptual, ProjectionSettings(steps=num_steps, seed=seed, **MASKED), tuning)
     for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
         views = source.load(groups[head], G.img_resolution).to(machine.device)
         if views.masks is None:

@@ -8,6 +8,7 @@ with tuning.borrowed():  # G's weights change inside, and are what they were aft
 """
 
 import contextlib
+import dataclasses
 import math
 from typing import Iterator, NamedTuple
 
@@ -57,7 +58,7 @@ class Tuning:
         drawing: Drawing = Drawing(),
     ):
         self.G, self.target, self.pivot, self.perceptual = G, target, pivot, perceptual
-        self.settings, self.weights, self.drawing = settings, weights, drawing
+        self.settings, self.weights, self.drawing = settings, dataclasses.replace(weights, mse=settings.mse), drawing
         self.device = inference.device_of(G)
         self.masks = target.masks_for_loss(settings.mask)
 
@@ -74,16 +75,19 @@ class Tuning:
                 parameter.copy_(before[name])
 
     def steps(self) -> Iterator[Step]:
-        """Do the steps one after the other, fewer where they bring nothing any more (`early_stop`)."""
+        """Do the steps one after the other; where they bring nothing any more (`early_stop`), go on to those of the falling rate."""
         with draws_of_step(self.device, self.settings.seed, step=0):
             anchors = self._record()
         # The mapping networks are not asked: the latent is given.
         weights = [parameter for name, parameter in self.G.named_parameters() if "mapping" not in name]
         for parameter in weights:
             parameter.requires_grad_()
-        optimizer = torch.optim.Adam(weights, lr=self.settings.learning_rate, foreach=False)
+        optimizer, rate = torch.optim.Adam(weights, foreach=False), self.settings.rate(self.G.img_resolution)
         plateau = schedules.Plateau(self.settings.early_stop)
-        for number in range(self.settings.steps):
+        number, falling_from = 0, int(self.settings.steps * (1 - self.settings.ramp_down))
+        while number < self.settings.steps:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * schedules.fall(number / self.settings.steps, self.settings.ramp_down)
             optimizer.zero_grad(set_to_none=True)
             with draws_of_step(self.device, self.settings.seed, number), rays_start_at_head(self.G):
                 with noise_in(self.G, self.pivot.noise):
@@ -94,8 +98,9 @@ class Tuning:
                     self._hold(kind, anchors[kind], number, len(kinds) * ANCHOR_EVERY)
             optimizer.step()
             yield Step(terms, seen)
-            if plateau.reached(sum(terms.values())):
-                return
+            number += 1
+            if number < falling_from and plateau.reached(sum(terms.values())):
+                number = falling_from
 
     def result(self) -> TriPlaneGenerator:
         """A copy of the tuned generator on the CPU, without gradients, with the optimised noise in it."""

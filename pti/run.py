@@ -14,7 +14,8 @@ from dnnlib.util import make_output_dir  # noqa: E402
 from pti.inversion import Machine, Wanted, invert  # noqa: E402
 from pti.perceptual import load_perceptual  # noqa: E402
 from pti.rendering import use_precision  # noqa: E402
-from pti.settings import PRECISIONS, SPACES, ProjectionSettings, TuningSettings  # noqa: E402
+from pti.settings import PRECISIONS, PUBLISHED_RATE, SMALL, SMALL_RATE, SPACES  # noqa: E402
+from pti.settings import ProjectionSettings, TuningSettings  # noqa: E402
 from pti.targets import TargetSource  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 from training import inference  # noqa: E402
@@ -51,14 +52,13 @@ COUNT = click.IntRange(min=0)
 @click.option("--num-steps-pti", help="Steps of the tuning", type=COUNT, default=TUNING.steps)
 @click.option(
     "--lr-pti",
-    help="Learning rate of the tuning; small networks take more",
+    help=f"Learning rate of the tuning  [default: {PUBLISHED_RATE:g}, {SMALL_RATE:g} up to {SMALL} pixels]",
     type=cli.FiniteFloat(min=0, min_open=True),
-    default=TUNING.learning_rate,
 )
 @click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=PROJECTION.seed)
 @click.option("--space", help="One latent for all layers, or one for each", type=click.Choice(SPACES), default=PROJECTION.space)
 @click.option("--optimize-noise", help="Also fit the noise of the layers", type=bool, default=PROJECTION.optimize_noise)
-@click.option("--mask", help="Weigh the head; fit the background separately", type=bool, default=PROJECTION.mask)
+@click.option("--mask", help="Weigh the head; fit the background separately  [default: where there are masks]", type=bool)
 @click.option("--refine-pose", help="Correct the cameras, within 6 degrees", type=bool, default=PROJECTION.refine_pose)
 @click.option("--locality", help="Weight of other latents staying as they were", type=_least(0), default=TUNING.locality)
 @click.option("--back-prior", help="Weight of unseen sides staying as they were", type=_least(0), default=TUNING.back_prior)
@@ -114,6 +114,8 @@ def main(
         suffix,
         options["shape_level"],
     )
+    if options["mask"] is None:
+        options["mask"] = source.has_masks
     projection, tuning = settings_of(options)
     folder = make_output_dir(Path(outdir) / inference.network_name(network))
     asked = dict(vgg=options["vgg"], lpips_heads=options["lpips_heads"])

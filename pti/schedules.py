@@ -7,8 +7,12 @@ from pti.settings import ProjectionSettings
 
 def learning_rate(t: float, settings: ProjectionSettings) -> float:
     """A linear rise over the first part, a cosine fall to zero over the last."""
-    fall = 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / settings.ramp_down))
-    return settings.learning_rate * fall * min(1.0, t / settings.ramp_up)
+    return settings.learning_rate * fall(t, settings.ramp_down) * min(1.0, t / settings.ramp_up)
+
+
+def fall(t: float, part: float) -> float:
+    """1, and over the last `part` a cosine down to 0; 1 all the time for a part of 0."""
+    return 0.5 - 0.5 * math.cos(math.pi * min(1.0, (1 - t) / part)) if part else 1.0
 
 
 def w_noise(t: float, deviation: float, settings: ProjectionSettings) -> float:

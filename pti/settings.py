@@ -7,6 +7,9 @@ from dnnlib import UserError
 SPACES = ("w", "w+")
 PRECISIONS = ("fp32", "tf32", "mixed")
 
+PUBLISHED_RATE, SMALL_RATE = 3e-4, 4e-3  # of the tuning; fewer weights have farther to go
+SMALL = 256  # pixels
+
 
 @dataclass(frozen=True)
 class LossWeights:
@@ -48,11 +51,13 @@ class TuningSettings:
     """The tuning of the generator about a fixed latent (Roich 2021)."""
 
     steps: int = 500
-    learning_rate: float = 3e-4
+    learning_rate: float | None = None  # None: `PUBLISHED_RATE`, or `SMALL_RATE` for networks up to `SMALL` pixels
+    ramp_down: float = 0.25  # share of the steps; published: 0
+    mse: float = 1.0  # in the place of `LossWeights.mse`, as Roich 2021 has it; published: 0.1
     mask: bool = False
-    locality: float = 0.1  # weight of what other latents show staying as it was; 0: off
+    locality: float = 0.0  # weight of what other latents show staying as it was; 0: off
     locality_radius: float = 30.0  # how far from the pivot those latents are, in w
-    back_prior: float = 0.0  # weight of what the pivot shows from unseen sides staying as it was; 0: off
+    back_prior: float = 0.1  # weight of what the pivot shows from unseen sides staying as it was; 0: off
     anchors: int = 16  # pictures recorded for each of the two
     early_stop: int = 0
     seed: int = 666
@@ -61,6 +66,11 @@ class TuningSettings:
         _at_least("--num-steps-pti", self.steps, 0)
         _at_least("--locality", self.locality, 0)
         _at_least("--back-prior", self.back_prior, 0)
+
+    def rate(self, resolution: int) -> float:
+        """The learning rate at first, for a network whose pictures have `resolution` pixels."""
+        usual = SMALL_RATE if resolution <= SMALL else PUBLISHED_RATE
+        return usual if self.learning_rate is None else self.learning_rate
 
 
 def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -63,6 +63,11 @@ class TargetSource:
         self._labels = _labels_of(self._images, self.names)
         self._mask_names = _match_masks(self._images, self._masks, self.names)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are masks beside the photos."""
+        return self._masks is not None
+
     def load(self, indices: list[int], resolution: int) -> Target:
         """The photos number `indices` (in order of their names) as one target, brought to `resolution` pixels."""
         beyond = [index for index in indices if index >= len(self.names)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pti import losses, schedules
-from pti.settings import LossWeights, ProjectionSettings
+from pti.settings import PUBLISHED_RATE, SMALL_RATE, LossWeights, ProjectionSettings, TuningSettings
 
 
 def noise(*shape, seed=0):
@@ -65,6 +65,17 @@ def test_noise_correlation_is_that_of_neighbours_at_every_scale():
 )
 def test_learning_rate_rises_and_falls_as_published(t, expected):
     assert schedules.learning_rate(t, ProjectionSettings()) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("t, expected", [(0, 1), (0.75, 1), (0.875, 0.5), (1, 0)])
+def test_the_rate_of_tuning_falls_at_the_end(t, expected):
+    assert schedules.fall(t, 0.25) == pytest.approx(expected, abs=1e-7)
+    assert schedules.fall(t, 0.0) == 1  # as published
+
+
+def test_small_networks_are_tuned_faster():
+    assert TuningSettings().rate(128) == SMALL_RATE and TuningSettings().rate(512) == PUBLISHED_RATE
+    assert TuningSettings(learning_rate=0.1).rate(128) == TuningSettings(learning_rate=0.1).rate(512) == 0.1
 
 
 @pytest.mark.parametrize("t, expected", [(0, 0.5), (0.375, 0.125), (0.75, 0), (0.9, 0)])

@@ -23,7 +23,7 @@ from pti.results import Results
 from training import inference
 
 ROOT = Path(__file__).parent.parent.parent
-FEW = ("--num-steps", 3, "--num-steps-pti", 2, "--w-frames", 3, "--locality", 0)
+FEW = ("--num-steps", 3, "--num-steps-pti", 2, "--w-frames", 3, "--back-prior", 0)
 SHAPES = ("--shapes", "true", "--shape-res", 24, "--shape-level", 1)
 FILES = {
     "target.png",
@@ -70,7 +70,7 @@ def done(network, photos, tmp_path_factory):
     pytest.importorskip("trimesh")
     pytest.importorskip("skimage")
     outdir = tmp_path_factory.mktemp("done")
-    output = invert(network, photos, outdir, *SHAPES, "--mask", "true")
+    output = invert(network, photos, outdir, *SHAPES)
     return outdir / "tiny" / "000", output
 
 
@@ -78,6 +78,8 @@ def test_everything_that_is_promised_is_there(done):
     folder, output = done
     assert files_in(folder) == FILES
     assert output.count("peak memory") == 2 and "s a step" in output
+    stored = json.loads((folder / "options.json").read_text())
+    assert stored["projection"]["mask"] and stored["tuning"]["mask"]  # since the photos have masks
     assert frames_of(folder / "proj.mp4").shape == (3, 128, 256, 3)
     for name in ("pre", "post"):
         assert frames_of(folder / "PTI_render" / f"{name}.mp4").shape == (3, 128, 128, 3)
@@ -139,7 +141,7 @@ def test_a_killed_run_goes_on_after_its_last_stage(done, network, photos, tmp_pa
 def test_other_options_or_networks_are_refused_unless_begun_anew(done, network, photos, tmp_path):
     folder, _ = done
     shutil.copytree(folder, tmp_path / "tiny" / "000")
-    args = ["--network", network, "--target_img", photos, "--outdir", tmp_path, *FEW]
+    args = ["--network", network, "--target_img", photos, "--outdir", tmp_path, *FEW, "--mask", "false"]
     code, output = call(run.main, *args)
     assert code == 1 and "with other options: projection was" in output and "--restart true" in output
     stored = json.loads((tmp_path / "tiny" / "000" / "options.json").read_text())
@@ -155,7 +157,7 @@ def test_films_and_meshes_of_other_options_are_made_again(done, network, photos,
     folder, _ = done
     shutil.copytree(folder, tmp_path / "tiny" / "000")
     latent = (folder / "projected_w.npz").read_bytes()
-    invert(network, photos, tmp_path, "--shapes", "true", "--shape-res", 20, "--shape-level", 1, "--mask", "true", "--fps", 10)
+    invert(network, photos, tmp_path, "--shapes", "true", "--shape-res", 20, "--shape-level", 1, "--fps", 10)
     again = tmp_path / "tiny" / "000"
     with mrcfile.open(again / "geometry.mrc") as volume:
         assert volume.data.shape == (20, 20, 20)
@@ -304,7 +306,7 @@ def test_script_says_where_photos_were_looked_for(network):
 
 @pytest.mark.slow
 def test_script_runs_as_a_user_runs_it(network, photos, tmp_path):
-    few = ("--num-steps", 2, "--num-steps-pti", 1, "--locality", 0, "--w-frames", 2, "--shape-res", 24, "--shape-level", 1)
+    few = ("--num-steps", 2, "--num-steps-pti", 1, "--back-prior", 0, "--w-frames", 2, "--shape-res", 24, "--shape-level", 1)
     done = script("--network", network, "--target", photos, "--outdir", tmp_path, "--idx", 0, *few, PYTHON=sys.executable)
     assert done.returncode == 0, done.stderr
     assert files_in(tmp_path / "tiny" / "000") == FILES

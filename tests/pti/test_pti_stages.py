@@ -129,15 +129,21 @@ def tune(G, target, pivot, **settings):
 
 
 def test_tuning_comes_closer_and_gives_the_generator_back(generator, target, pivot, unchanged):
-    terms, tuned = tune(generator, target, pivot, steps=8, locality=0, learning_rate=2e-3)
+    terms, tuned = tune(generator, target, pivot, steps=8, back_prior=0, learning_rate=2e-3)
     assert sum(terms[-1].values()) < 0.95 * sum(terms[0].values())
     assert not torch.equal(tuned.decoder.net[0].weight, generator.decoder.net[0].weight)
     assert torch.equal(tuned.backbone.mapping.fc0.weight, generator.backbone.mapping.fc0.weight)
     assert not any(parameter.requires_grad for parameter in tuned.parameters())
 
 
+def test_a_tuning_without_progress_goes_on_to_the_falling_rate(generator, target, pivot, monkeypatch):
+    monkeypatch.setattr(projector.schedules.Plateau, "reached", lambda self, loss: True)
+    terms, _ = tune(generator, target, pivot, steps=8, back_prior=0)
+    assert len(terms) == 3  # one, then the last quarter
+
+
 def test_the_generator_comes_back_after_a_failure_too(generator, target, pivot, unchanged):
-    tuning = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(steps=2, locality=0))
+    tuning = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(steps=2, back_prior=0))
     with pytest.raises(KeyError), tuning.borrowed():
         list(tuning.steps())
         raise KeyError
@@ -148,10 +154,10 @@ def test_what_shall_stay_stays_closer(generator, target, pivot, name):
     """A heavy weight on the anchors keeps what they show nearer to what it was."""
     off = {}
     for weight in (0.0, 100.0):
-        tuning = Tuning(
-            generator, target, pivot, StructuralLoss(), TuningSettings(steps=4, anchors=2, **{"locality": 0.0, name: weight})
-        )
-        probe = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(anchors=2, **{"locality": 0.0, name: 1.0}))
+        held, probed = ({"locality": 0.0, "back_prior": 0.0, name: value} for value in (weight, 1.0))
+        settings = TuningSettings(steps=4, learning_rate=3e-4, anchors=2, **held)
+        tuning = Tuning(generator, target, pivot, StructuralLoss(), settings)
+        probe = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(anchors=2, **probed))
         anchors = probe._record()[name]
         with tuning.borrowed():
             list(tuning.steps())
