@@ -58,6 +58,7 @@ class Work(NamedTuple):
     parts: float = 1
     arithmetic: Callable[[], Any] | None = None  # the products that are needed, by networks on `meta`; None: as published
     tolerance: float = 1e-3  # of the norm of the difference, as a share of the norm
+    keeps_memory: bool = True  # the fast way keeps freed memory, as commands do that load a generator
     note: Callable[[float], str] = lambda seconds: ""
 
 
@@ -235,6 +236,7 @@ def training_case(setting: Setting) -> Work:
         plainly(iteration, training=True),
         # The discriminator has kinks: in float64 too its gradient was seen to jump by 4e-4 between pictures that are 1e-6 apart.
         tolerance=5e-3,
+        keeps_memory=False,
     )
 
 
@@ -244,7 +246,7 @@ def tuning_case(setting: Setting) -> Work:
     label, size = scene.camera(0.05), scene.G.img_resolution
     target = Target("noise", torch.rand(1, 3, size, size).to(setting.device) * 2 - 1, None, label)
     pivot = Pivot(scene.ws, None, label, torch.eye(4)[None], {})
-    settings = TuningSettings(steps=10**6, learning_rate=0.0, locality=0.0)
+    settings = TuningSettings(steps=10**6, learning_rate=0.0, back_prior=0.0)
     # Two tunings of the one generator: each step has its own draws, and both ways must do the same steps.
     fast, plain = (Tuning(scene.G, target, pivot, StructuralLoss(), settings).steps() for _ in range(2))
 

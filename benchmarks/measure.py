@@ -14,6 +14,7 @@ from benchmarks.cases import CASES, Setting, Work
 from torch_utils.device import keep_freed_memory, peak_memory_gb
 
 ROUNDS = 5
+LONG = 60.0  # seconds of a rehearsal that is itself the measurement
 PATHS = ("fast", "published")
 
 
@@ -22,28 +23,31 @@ class Disagreement(Exception):
 
 
 def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[float]]:
-    """Seconds of each run of the paths, which take turns: until `budget` seconds are spent, `ROUNDS` times at most.
+    """Seconds of each run of the paths, which take turns: until `budget` seconds are spent, `ROUNDS` times at most, but once.
 
-    The first time is a rehearsal that does not count, unless it alone is longer than that.  Published seconds are those of
+    The first time is a rehearsal that does not count, unless it is `LONG`.  Published seconds are those of
     the whole work, where a part of it was done.  Disagreement if results differ.
     """
     paths = dict(fast=work.fast) if work.published is None else dict(fast=work.fast, published=work.published)
-    rehearsal = {name: _timed(run, name, setting.device) for name, run in paths.items()}
+    keeps = {name: work.keeps_memory and name == "fast" for name in paths}
+    rehearsal = {name: _timed(run, keeps[name], setting.device) for name, run in paths.items()}
     if work.published is not None:
         check_agreement(rehearsal["fast"][1], rehearsal["published"][1], work.tolerance)
     times = {name: [seconds] for name, (seconds, _) in rehearsal.items()}
     start = time.perf_counter()
-    if sum(map(sum, times.values())) < budget:
+    if sum(map(sum, times.values())) < LONG:
         times = {name: [] for name in paths}
-        while len(times["fast"]) < (1 if setting.quick else ROUNDS) and time.perf_counter() - start < budget:
+        while (
+            not times["fast"] or len(times["fast"]) < (1 if setting.quick else ROUNDS) and time.perf_counter() - start < budget
+        ):
             for name, run in paths.items():
-                times[name].append(_timed(run, name, setting.device)[0])
+                times[name].append(_timed(run, keeps[name], setting.device)[0])
     scale = dict(fast=1.0, published=work.parts)
     return {name: [seconds * scale[name] for seconds in found] for name, found in times.items()}
 
 
-def _timed(run: Callable[[], Any], path: str, device: torch.device) -> tuple[float, Any]:
-    keep_freed_memory(path == "fast")
+def _timed(run: Callable[[], Any], keep: bool, device: torch.device) -> tuple[float, Any]:
+    keep_freed_memory(keep)
     _wait_for(device)
     start = time.perf_counter()
     result = run()
@@ -75,7 +79,7 @@ def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]
 def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
     """`memory`, GiB at the peak of one run of `path`, weights included; with published also the `flop` that the case needs."""
     work = CASES[name](setting)
-    keep_freed_memory(path == "fast")
+    keep_freed_memory(work.keeps_memory and path == "fast")
     if path == "fast":
         work.fast()
         return dict(memory=peak_memory_gb(setting.device))
@@ -117,6 +121,6 @@ def attainable_rate(setting: Setting) -> dict[str, float]:
     rates = {}
     with torch.no_grad():
         for name, run in (("matrix product", lambda: a @ a), ("convolution", lambda: torch.conv2d(x, w, padding=1))):
-            fastest = min(_timed(run, "fast", setting.device)[0] for _ in range(ROUNDS))
+            fastest = min(_timed(run, True, setting.device)[0] for _ in range(ROUNDS))
             rates[name] = flop_of(run) / fastest
     return rates

@@ -14,7 +14,6 @@ def select_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     """The device called `name` (``cpu``, ``cuda``, ``cuda:1``), or the best there is for None and ``auto``.
 
     A plain ``cuda`` becomes the GPU number `local_rank`.  UserError if the name is unknown or the device is not there.
-    With the CPU, this process keeps from now on what tensors free: see `keep_freed_memory`.
     """
     if name in (None, "auto"):
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -23,7 +22,6 @@ def select_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     except RuntimeError:
         raise UserError(f"--device {name}: no such device; use cpu, cuda or cuda:N") from None
     if device.type == "cpu":
-        keep_freed_memory()
         return device
     if device.type != "cuda":
         raise UserError(f"--device {name}: this project runs on cpu and cuda")
@@ -48,8 +46,9 @@ _KEEPING = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_THRESHOLD: 2**30}
 def keep_freed_memory(keep: bool = True) -> None:
     """Keep for the next tensors on the CPU what tensors have freed, blocks up to 1 GiB, or (`keep` False) do as glibc does.
 
-    That gives large blocks back to the system, which then clears each page of the next one: a third of a picture's time.
-    Without glibc this does nothing.
+    That gives large blocks back to the system, which then clears each page of the next one: a third of a picture's time.  What
+    is kept falls to pieces where sizes change: training would be a tenth faster with a third more memory.  Without glibc this
+    does nothing.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):

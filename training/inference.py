@@ -15,7 +15,7 @@ import torch
 
 import camera_utils
 from dnnlib import UserError
-from torch_utils.device import select_device
+from torch_utils.device import keep_freed_memory, select_device
 from training.loading import load_network
 from training.triplane import Face, TriPlaneGenerator
 
@@ -79,10 +79,13 @@ def load_generator(
 ) -> TriPlaneGenerator:
     """The averaged generator of a network file or URL, for making pictures on `device` (the best there is for None).
 
-    `sample_mult` multiplies the numbers of samples on a ray, `nrr` replaces the size of raw pictures.  UserError if the
-    file cannot be used, or holds something other than a generator that takes camera labels.
+    `sample_mult` multiplies the numbers of samples on a ray, `nrr` replaces the size of raw pictures.  On the CPU, this
+    process keeps from now on what tensors free (`keep_freed_memory`).  UserError if the file cannot be used, or holds something other than a generator that takes camera labels.
     """
-    G = load_network(network, key="G_ema", device=select_device(device), trust_pickle=trust_pickle)
+    chosen = select_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
+    G = load_network(network, key="G_ema", device=chosen, trust_pickle=trust_pickle)
     if not isinstance(G, TriPlaneGenerator):
         advice = "; without --trust-pickle it is rebuilt as one of ours, if it can be" if trust_pickle else ""
         raise UserError(f"{network}: G_ema is a {type(G).__name__}, not a generator of heads that is known here{advice}")

@@ -55,13 +55,14 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
     half = G.rendering_kwargs.box_warp / 2
     axis = torch.linspace(-half, half, resolution, device=face.ws.device)[border : border + side]
     inside = np.empty(side**3, dtype=np.float32)
-    chunk = points_at_a_time(axis.device)
+    lines = max(1, points_at_a_time(axis.device) // side)  # along z, of one x and y each
     with cli.progress(total=inside.size, unit="voxel", unit_scale=True, desc="density", leave=False) as bar:
-        for start in range(0, inside.size, chunk):
-            index = torch.arange(start, min(start + chunk, inside.size), device=axis.device)
-            points = torch.stack([axis[index // side**2], axis[index // side % side], axis[index % side]], dim=-1)
-            inside[start : start + len(index)] = G.density(face.grids, points[None]).flatten().cpu().numpy()
-            bar.update(len(index))
+        for start in range(0, side**2, lines):
+            line = torch.arange(start, min(start + lines, side**2), device=axis.device)[:, None]
+            points = torch.stack(torch.broadcast_tensors(axis[line // side], axis[line % side], axis), dim=-1)
+            densities = G.density(face.grids, points.flatten(0, 1)[None]).flatten().cpu().numpy()
+            inside[start * side : start * side + len(densities)] = densities
+            bar.update(len(densities))
     return np.pad(inside.reshape(side, side, side), border, constant_values=EMPTY_DENSITY)
 
 
