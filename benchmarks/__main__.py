@@ -3,7 +3,7 @@
 \b
   python -m benchmarks
 
-About five minutes on two quiet cores.  A table, and with --out a JSON file that also names device and versions.
+About seven minutes on two quiet cores.  A table, and with --out a JSON file that also names device and versions.
 """
 
 import json
