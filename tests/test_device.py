@@ -34,12 +34,15 @@ def test_peak_memory_is_that_of_this_process_alone():
 
 
 def faults_of_new_tensors(keep):
-    """How many pages the system hands out while tensors of 64 MB come and go, in a program of its own."""
+    """How many pages the system hands out while ten tensors of 64 MB come and go, after ten others, in a program of its own."""
     code = (
         "import resource, torch; from torch_utils.device import keep_freed_memory\n"
         f"keep_freed_memory({keep})\n"
-        "for count in range(10): torch.ones(16 * 2**20)\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for count in range(20):\n"
+        "    if count == 10: before = faults()\n"
+        "    torch.ones(16 * 2**20)\n"
+        "print(faults() - before)"
     )
     return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
 

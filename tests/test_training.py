@@ -159,11 +159,14 @@ def test_resuming_starts_from_the_networks_and_counts_on(trained, head_data, tmp
 
 
 def test_processes_and_accumulation_rounds_are_interchangeable(head_data, tmp_path):
-    """Two gloo processes and one process with two rounds add the same gradients in another order, no more."""
-    extra = "--batch 8 --batch-gpu 4 --kimg 0.024 --tick 1 --style_mixing_prob 0.5 --aug fixed --density_reg 0.25"
+    """Two gloo processes and one process with two rounds add the same gradients in another order, no more.
+
+    Of two batches: from a third on, rounding may put an activation of D on the other side of a kink, where its gradient jumps.
+    """
+    extra = "--batch 8 --batch-gpu 4 --kimg 0.016 --tick 1 --style_mixing_prob 0.5 --aug fixed --density_reg 0.25"
     run(tmp_path / "one", head_data, f"--gpus 1 {extra}")
     run(tmp_path / "two", head_data, f"--gpus 2 {extra}")
-    assert_same_weights(only_run(tmp_path / "one"), only_run(tmp_path / "two"))
+    assert_same_weights(only_run(tmp_path / "one"), only_run(tmp_path / "two"), steps=2)
 
 
 def test_under_torchrun_the_ranks_are_those_it_gives(head_data, tmp_path):

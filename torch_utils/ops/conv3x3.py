@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch_utils import custom_ops
 
 _WHOLE = 16  # the compiled path takes multiples of it as numbers of channels
-_WORTHWHILE = 2048  # pixels of a batch from which on the transform of the kernels costs less than it brings
+# Pixels of a picture from which on the transform of the kernels costs less than it brings.  Not of a batch: how samples are shared
+# among processes shall not change how they are rounded.
+_WORTHWHILE = 1024
 
 
 def conv3x3(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """x [N, I, H, W] correlated with w [O, I, 3, 3] -> [N, O, H, W], channels side by side in memory where those of `x` are."""
-    pixels = x.shape[0] * x.shape[2] * x.shape[3]
+    pixels = x.shape[2] * x.shape[3]
     last = x.is_contiguous(memory_format=torch.channels_last)
     fits = last and pixels >= _WORTHWHILE and w.shape[0] % _WHOLE == 0 and w.shape[1] % _WHOLE == 0
     if not fits or not hasattr(custom_ops.compiled(x, w), "conv3x3"):

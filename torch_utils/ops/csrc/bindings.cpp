@@ -367,7 +367,7 @@ Tensor conv3x3_cpu(const Tensor& x, const Tensor& kernels) {
         const int64_t tiles = convolve.tiles(), pixels = x.size(2) * x.size(3);
         // As many at a time as keep every thread at work.
         const int64_t share = (x.size(0) * tiles + at::get_num_threads() - 1) / at::get_num_threads();
-        const int64_t count = std::min(CONV_TILES, (share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS);
+        const int64_t count = std::clamp<int64_t>((share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, TILE_ROWS, CONV_TILES);
         const int64_t blocks = (tiles + count - 1) / count;
         at::parallel_for(0, x.size(0) * blocks, 1, [&](int64_t begin, int64_t end) {
             std::vector<scalar_t> memory(CONV_POINTS * count * (inputs + outputs));
