@@ -25,8 +25,8 @@ class Disagreement(Exception):
 def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[float]]:
     """Seconds of each run of the paths, which take turns: until `budget` seconds are spent, `ROUNDS` times at most, but once.
 
-    The first time is a rehearsal that does not count, unless it is `LONG`.  Published seconds are those of
-    the whole work, where a part of it was done.  Disagreement if results differ.
+    The first time is a rehearsal that does not count, unless it is `LONG`.  Published seconds are those of the whole work,
+    where a part of it was done.  Disagreement if results differ.
     """
     paths = dict(fast=work.fast) if work.published is None else dict(fast=work.fast, published=work.published)
     keeps = {name: work.keeps_memory and name == "fast" for name in paths}
@@ -37,11 +37,11 @@ def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[fl
     start = time.perf_counter()
     if sum(map(sum, times.values())) < LONG:
         times = {name: [] for name in paths}
-        while (
-            not times["fast"] or len(times["fast"]) < (1 if setting.quick else ROUNDS) and time.perf_counter() - start < budget
-        ):
+        for _ in range(1 if setting.quick else ROUNDS):
             for name, run in paths.items():
                 times[name].append(_timed(run, keeps[name], setting.device)[0])
+            if time.perf_counter() - start >= budget:
+                break
     scale = dict(fast=1.0, published=work.parts)
     return {name: [seconds * scale[name] for seconds in found] for name, found in times.items()}
 

@@ -67,11 +67,11 @@ def run(command: list[str]) -> None:
     print(f"\n$ python {shlex.join(command)}", flush=True)
     process = subprocess.Popen([sys.executable, str(ROOT / command[0]), *command[1:]])
     try:
-        process.wait()
+        code = process.wait()
     except KeyboardInterrupt:
         process.wait()  # the same Ctrl-C has reached it: it writes what it has
         raise
-    if process.wait() != 0:
+    if code != 0:
         raise UserError(f"{command[0]} failed; what it said is above")
 
 

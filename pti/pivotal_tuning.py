@@ -83,8 +83,7 @@ class Tuning:
         for parameter in weights:
             parameter.requires_grad_()
         optimizer, rate = torch.optim.Adam(weights, foreach=False), self.settings.rate(self.G.img_resolution)
-        plateau = schedules.Plateau(self.settings.early_stop)
-        number, falling_from = 0, int(self.settings.steps * (1 - self.settings.ramp_down))
+        plateau, number = schedules.Plateau(self.settings.early_stop), 0
         while number < self.settings.steps:
             for group in optimizer.param_groups:
                 group["lr"] = rate * schedules.fall(number / self.settings.steps, self.settings.ramp_down)
@@ -98,9 +97,7 @@ class Tuning:
                     self._hold(kind, anchors[kind], number, len(kinds) * ANCHOR_EVERY)
             optimizer.step()
             yield Step(terms, seen)
-            number += 1
-            if number < falling_from and plateau.reached(sum(terms.values())):
-                number = falling_from
+            number = schedules.step_after(number, sum(terms.values()), plateau, self.settings)
 
     def result(self) -> TriPlaneGenerator:
         """A copy of the tuned generator on the CPU, without gradients, with the optimised noise in it."""

@@ -100,17 +100,11 @@ class Projection:
 
     def steps(self) -> Iterator[Step]:
         """Do the steps one after the other.  One that sees no more progress goes on to the last, falling part of the rate."""
-        plateau, step, falling_from = (
-            schedules.Plateau(self.settings.early_stop),
-            0,
-            int(self.settings.steps * (1 - self.settings.ramp_down)),
-        )
+        plateau, step = schedules.Plateau(self.settings.early_stop), 0
         while step < self.settings.steps:
             done = self._step(step)
             yield done
-            step += 1
-            if step < falling_from and plateau.reached(sum(done.terms.values())):
-                step = falling_from
+            step = schedules.step_after(step, sum(done.terms.values()), plateau, self.settings)
 
     def result(self) -> Pivot:
         """What was found so far."""

@@ -2,7 +2,7 @@
 
 import math
 
-from pti.settings import ProjectionSettings
+from pti.settings import ProjectionSettings, TuningSettings
 
 
 def learning_rate(t: float, settings: ProjectionSettings) -> float:
@@ -18,6 +18,12 @@ def fall(t: float, part: float) -> float:
 def w_noise(t: float, deviation: float, settings: ProjectionSettings) -> float:
     """Deviation of the noise on w, falling with the square of the time left; `deviation` is that of w."""
     return deviation * settings.w_noise * max(0.0, 1 - t / settings.w_noise_until) ** 2
+
+
+def step_after(step: int, loss: float, plateau: "Plateau", settings: ProjectionSettings | TuningSettings) -> int:
+    """The next step; where the `loss` of `step` brings nothing any more, the first of those of the falling rate."""
+    falling_from = int(settings.steps * (1 - settings.ramp_down))
+    return falling_from if step + 1 < falling_from and plateau.reached(loss) else step + 1
 
 
 class Plateau:

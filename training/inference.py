@@ -80,7 +80,8 @@ def load_generator(
     """The averaged generator of a network file or URL, for making pictures on `device` (the best there is for None).
 
     `sample_mult` multiplies the numbers of samples on a ray, `nrr` replaces the size of raw pictures.  On the CPU, this
-    process keeps from now on what tensors free (`keep_freed_memory`).  UserError if the file cannot be used, or holds something other than a generator that takes camera labels.
+    process keeps from now on what tensors free (`keep_freed_memory`).  UserError if the file cannot be used, or holds
+    something other than a generator that takes camera labels.
     """
     chosen = select_device(device)
     if chosen.type == "cpu":

@@ -63,10 +63,6 @@ template <typename T, typename V>
     out[3 * to] = M::AA * odd_a + M::BB * odd_b + m[5 * from];
 }
 
-// Columns of a product that lie together in a panel of the transformed kernels.
-template <typename T>
-constexpr int64_t PANEL = TILE_VECTORS * Vector<T>::LANES;
-
 // kernels [3, 3, inputs, outputs] -> out [36, panels, inputs, outputs of a panel], for the inputs from begin to end.
 template <typename T>
 void transform_kernels(const T* kernels, int64_t inputs, int64_t outputs, T* out, int64_t begin, int64_t end) {

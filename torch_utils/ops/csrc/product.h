@@ -20,6 +20,10 @@ struct Vector {
     typedef T type __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 };
 
+// Columns of a product that are a tile wide.
+template <typename T>
+constexpr int64_t PANEL = TILE_VECTORS * Vector<T>::LANES;
+
 // out[r][v] (+)= sum over i of a[r * row_step + i * step] w[i][v] for a few rows and vectors, whose sums stay in registers.
 template <typename T, int ROWS, int VECTORS>
 void product_tile(const T* a, int64_t row_step, int64_t step, int64_t count, const T* w, int64_t w_row, T* out, int64_t out_row) {
@@ -63,9 +67,8 @@ void add_panel(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t
 // out [rows, columns] += a · w with w [count, columns]; a is read with steps, so that it may be transposed.
 template <typename T>
 void add_product(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t count, const T* w, T* out, int64_t columns) {
-    constexpr int64_t PANEL = TILE_VECTORS * Vector<T>::LANES;
-    for (int64_t c = 0; c < columns; c += PANEL)
-        add_panel(a, row_step, step, rows, count, w + c, columns, out + c, columns, std::min(PANEL, columns - c));
+    for (int64_t c = 0; c < columns; c += PANEL<T>)
+        add_panel(a, row_step, step, rows, count, w + c, columns, out + c, columns, std::min(PANEL<T>, columns - c));
 }
 
 }  // namespace multi_pose
