@@ -5,6 +5,9 @@ The data set is that of `demo/render_heads.py --fixed-views true`: a folder (in 
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +21,7 @@ from dnnlib.util import atomic_path, make_output_dir
 from pti.inversion import Machine, prepare
 from pti.perceptual import load_perceptual, ssim
 from pti.pivotal_tuning import Tuning
-from pti.pose import moved
+from pti.pose import moved, rigid
 from pti.projector import Pivot, Projection
 from pti.rendering import rays_start_at_head
 from pti.results import digest_of_network, digest_of_target
@@ -29,26 +32,40 @@ from training import inference
 from training.triplane import TriPlaneGenerator
 
 HELD_OUT = Path(__file__).parent.parent / "dataset" / "heads-128-held-out"
-# Variant -> what it sets otherwise than the command does by itself, in projection and in tuning.
 MASKED = dict(mask=True)  # these heads have masks
-VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "published": (
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a way to invert sets otherwise than the command does by itself, and what it is given."""
+
+    projection: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
+    two_photos: bool = False
+    camera_off: tuple[float, float] = (0.0, 0.0)  # degrees by which all cameras are turned about the world's x and y
+
+
+CAMERA_OFF = (3.5, 2.0)  # degrees: as far as those are off that are estimated for photos (`photo.benchmark`)
+VARIANTS = {
+    "published": Variant(
         dict(mask=False),
         dict(mask=False, back_prior=0.0, learning_rate=PUBLISHED_RATE, ramp_down=0.0, mse=LossWeights.mse),
     ),
-    "default": ({}, {}),
-    "no-mask": (dict(mask=False), dict(mask=False)),
-    "no-back-prior": ({}, dict(back_prior=0.0)),
-    "published-rate": ({}, dict(learning_rate=PUBLISHED_RATE, ramp_down=0.0)),
-    "published-mse": ({}, dict(mse=LossWeights.mse)),
-    "locality": ({}, dict(locality=0.1)),
-    "refine-pose": (dict(refine_pose=True), {}),
-    "two-views": ({}, {}),
-    "w": (dict(space="w"), {}),
-    "early-stop": (dict(early_stop=50), dict(early_stop=50)),
-    "optimize-noise": (dict(optimize_noise=True), {}),
+    "default": Variant(),
+    "no-mask": Variant(dict(mask=False), dict(mask=False)),
+    "no-back-prior": Variant(tuning=dict(back_prior=0.0)),
+    "published-rate": Variant(tuning=dict(learning_rate=PUBLISHED_RATE, ramp_down=0.0)),
+    "published-mse": Variant(tuning=dict(mse=LossWeights.mse)),
+    "locality": Variant(tuning=dict(locality=0.1)),
+    "refine-pose": Variant(dict(refine_pose=True)),
+    "camera-off": Variant(camera_off=CAMERA_OFF),
+    "camera-off-refine-pose": Variant(dict(refine_pose=True), camera_off=CAMERA_OFF),
+    "two-views": Variant(two_photos=True),
+    "w": Variant(dict(space="w")),
+    "early-stop": Variant(dict(early_stop=50), dict(early_stop=50)),
+    "optimize-noise": Variant(dict(optimize_noise=True)),
 }
-SECOND_YAW = 60.0  # degrees, of the second photo of `two-views`
+SECOND_YAW = 60.0  # degrees, of the second photo, where there are two
 SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # degrees of |yaw|, the end of each
 INPUT = "input"
 METRICS = ("psnr", "ssim", "iou")
@@ -84,6 +101,12 @@ def look_round(G: TriPlaneGenerator, pivot: Pivot, views: Target) -> list[dict[s
         return [compare(*view) for view in zip(seen, views.images.split(1), views.masks.split(1))]
 
 
+def turned(labels: torch.Tensor, degrees: tuple[float, float]) -> torch.Tensor:
+    """Labels [k, 25] whose cameras are turned together about the world's x and y, as if the head were turned the other way."""
+    angles = labels.new_tensor([[*map(math.radians, degrees), 0.0]])
+    return moved(labels, rigid(angles, torch.zeros_like(angles)))
+
+
 def sector(yaw: float, is_input: bool) -> str:
     """The column that a view of `yaw` degrees belongs in."""
     return INPUT if is_input else next(name for name, end in SECTORS if abs(yaw) <= end + 1e-3)
@@ -110,13 +133,14 @@ class Bench:
 
     def run(self, variant: str, views: Target) -> dict[str, dict[str, list[float]]]:
         """Invert a head from its most frontal view: stage -> metric -> the value of each of its `views`."""
+        way = VARIANTS[variant]
         yaws, front = _angles(views)
-        chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if variant == "two-views" else [front]
+        chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if way.two_photos else [front]
+        views = dataclasses.replace(views, labels=turned(views.labels, way.camera_off))
         photos = dataclasses.replace(views, images=views.images[chosen], masks=views.masks[chosen], labels=views.labels[chosen])
-        of_projection, of_tuning = VARIANTS[variant]
-        pivot = self._project(photos, dataclasses.replace(self.projection, **of_projection), variant)
+        pivot = self._project(photos, dataclasses.replace(self.projection, **way.projection), variant)
         found = dict(before=look_round(self.G, pivot, views))
-        settings = dataclasses.replace(self.tuning, **of_tuning)
+        settings = dataclasses.replace(self.tuning, **way.tuning)
         tuning = Tuning(self.G, photos, pivot, self.perceptual, settings)
         with tuning.borrowed():
             for _ in cli.progress(tuning.steps(), total=settings.steps, desc=f"{variant}: tuning", leave=False):

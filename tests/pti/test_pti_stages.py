@@ -86,6 +86,18 @@ def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
     assert off.abs().max() < 12
 
 
+def test_cameras_are_found_first_with_one_w_for_all_layers(generator, target):
+    search = Projection(generator, target, StructuralLoss(), ProjectionSettings(**{**FEW, "steps": 10}, refine_pose=True))
+    steps = search.steps()
+    for _ in range(4):
+        next(steps)
+    early = search.result()
+    list(steps)
+    late = search.result()
+    assert torch.equal(early.ws[:, 0], early.ws[:, -1]) and not torch.equal(late.ws[:, 0], late.ws[:, -1])
+    assert torch.equal(early.motion, late.motion) and not torch.equal(early.motion[0, :3, :3], torch.eye(3))
+
+
 def test_masks_give_the_background_a_latent_of_its_own(generator, target, unchanged):
     terms, pivot = project(generator, target, mask=True)
     assert "silhouette" in terms[0] and pivot.ws_bcg.shape[1] == generator.bcg_synthesis.num_ws
@@ -107,6 +119,8 @@ def test_a_projection_without_progress_goes_on_to_the_falling_rate(generator, ta
     monkeypatch.setattr(projector.schedules.Plateau, "reached", lambda self, loss: True)
     terms, _ = project(generator, target, steps=8)
     assert len(terms) == 3  # one, then the last quarter
+    terms, _ = project(generator, target, steps=8, refine_pose=True)
+    assert len(terms) == 4 + 3  # after two fifths for the cameras
 
 
 def test_several_photos_make_one_latent(generator, photos):
