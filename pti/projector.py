@@ -24,11 +24,6 @@ from training.triplane import TriPlaneGenerator
 
 W_SEED = 123  # of the z that the statistics of w are taken from
 W_BATCH = 1000
-# Cameras are looked for first, while all layers share one w: with rows of their own, shapes that no head has make up for a
-# wrong camera.
-POSE_UNTIL = 0.4  # share of the steps
-POSE_RATE = 0.2  # the cameras' learning rate, as a share of the latent's
-POSE_RAMP_DOWN = 0.5  # share of the cameras' steps
 NOISE_NAME = "noise_const"
 
 
@@ -94,23 +89,26 @@ class Projection:
         self._w = self.statistics.mean.repeat(1, rows, 1).requires_grad_()
         has_background = settings.mask and G.grid_model.use_background
         self._w_bcg = self.statistics.mean.repeat(1, G.bcg_synthesis.num_ws, 1).requires_grad_() if has_background else None
-        self._pose = PoseCorrection(len(target.labels), self.device) if settings.refine_pose else None
+        self._pose = PoseCorrection(self._labels) if settings.refine_pose else None
         self._noise = _fresh_noise(G, settings.seed) if settings.optimize_noise else {}
         latents = [self._w, *([] if self._w_bcg is None else [self._w_bcg]), *self._noise.values()]
         poses = [] if self._pose is None else [dict(params=list(self._pose.parameters()))]
         self._optimizer = torch.optim.Adam([dict(params=latents), *poses], betas=(0.9, 0.999))
 
     def steps(self) -> Iterator[Step]:
-        """Do the steps one after the other, with `refine_pose` first those that look for the cameras.
+        """Do the steps one after the other, first those in which all layers share one w.
 
-        One that sees no more progress goes on to the last, falling part of the rate.
+        With rows of their own at once, shapes that no head has would make up for a wrong camera.  Where the others bring nothing
+        any more (`early_stop`), go on to those of the falling rate.
         """
         plateau, step = schedules.Plateau(self.settings.early_stop), 0
         while step < self.settings.steps:
             done = self._step(step)
             yield done
-            loss = sum(done.terms.values())
-            step = step + 1 if self._finds_pose(step) else schedules.step_after(step, loss, plateau, self.settings)
+            if schedules.shares_w(step / self.settings.steps, self.settings):
+                step += 1
+            else:
+                step = schedules.step_after(step, sum(done.terms.values()), plateau, self.settings)
 
     def result(self) -> Pivot:
         """What was found so far."""
@@ -123,20 +121,17 @@ class Projection:
         noise = {name: tensor.detach().clone() for name, tensor in self._noise.items()}
         return Pivot(ws, ws_bcg, moved(self.target.labels, motion), motion, noise)
 
-    def _finds_pose(self, step: int) -> bool:
-        return self._pose is not None and step < POSE_UNTIL * self.settings.steps
-
     def _step(self, step: int) -> Step:
-        t, finds_pose = step / self.settings.steps, self._finds_pose(step)
-        rate = schedules.learning_rate(t, self.settings)
-        rate_of_pose = rate * POSE_RATE * schedules.fall(t / POSE_UNTIL, POSE_RAMP_DOWN) if finds_pose else 0.0
-        for group, its_rate in zip(self._optimizer.param_groups, (rate, rate_of_pose)):
-            group["lr"] = its_rate
+        t = step / self.settings.steps
+        shares_w = schedules.shares_w(t, self.settings)
+        rates = schedules.learning_rate(t, self.settings), schedules.pose_rate(t, self.settings)
+        for group, rate in zip(self._optimizer.param_groups, rates):
+            group["lr"] = rate
         noise = schedules.w_noise(t, self.statistics.deviation, self.settings)
         self._optimizer.zero_grad(set_to_none=True)
         terms: dict[str, float] = {}
         with draws_of_step(self.device, self.settings.seed, step), rays_start_at_head(self.G), self._with_noise():
-            jolt = torch.randn_like(self._w[:, :1] if finds_pose else self._w) * noise
+            jolt = torch.randn_like(self._w[:, :1] if shares_w else self._w) * noise
             for index in range(len(self._labels)):
                 labels = self._labels if self._pose is None else self._pose(self._labels)
                 ws = (self._w + jolt).expand(1, self.G.backbone.num_ws, -1)
@@ -146,7 +141,7 @@ class Projection:
                 found = losses.picture_terms(seen, photo, mask, self.perceptual, self.weights)
                 backward(found, len(self._labels), terms)
             backward(self._latent_terms(), 1, terms)
-        if finds_pose:
+        if shares_w:
             self._w.grad.copy_(self._w.grad.mean(dim=1, keepdim=True))
         self._optimizer.step()
         _normalise(self._noise)

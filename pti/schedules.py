@@ -4,10 +4,24 @@ import math
 
 from pti.settings import ProjectionSettings, TuningSettings
 
+POSE_RATE, POSE_RAMP_DOWN = 0.2, 0.5  # shares of the latent's rate, and of the cameras' steps
+
 
 def learning_rate(t: float, settings: ProjectionSettings) -> float:
     """A linear rise over the first part, a cosine fall to zero over the last."""
     return settings.learning_rate * fall(t, settings.ramp_down) * min(1.0, t / settings.ramp_up)
+
+
+def shares_w(t: float, settings: ProjectionSettings) -> bool:
+    """Whether all layers still share one w."""
+    return t < settings.w_until
+
+
+def pose_rate(t: float, settings: ProjectionSettings) -> float:
+    """The cameras' learning rate: a share of the latent's while all layers share one w, which falls over its last part; then 0."""
+    if not shares_w(t, settings):
+        return 0.0
+    return POSE_RATE * learning_rate(t, settings) * fall(t / settings.w_until, POSE_RAMP_DOWN)
 
 
 def fall(t: float, part: float) -> float:

@@ -28,6 +28,7 @@ class ProjectionSettings:
     """The search for a latent (Karras 2020, appendix D)."""
 
     space: str = "w+"  # 'w+': a row of its own for each layer; 'w': one for all
+    w_until: float = 0.4  # share of the steps in which all layers share one w in w+ too; published: 0
     steps: int = 500
     learning_rate: float = 0.1
     ramp_down: float = 0.25  # share of the steps
@@ -36,7 +37,7 @@ class ProjectionSettings:
     w_noise_until: float = 0.75  # share of the steps
     w_samples: int = 10_000
     mask: bool = False  # the loss weighs the head; the background gets a latent of its own
-    refine_pose: bool = False
+    refine_pose: bool = True  # cameras are looked for during `w_until`; published: False
     optimize_noise: bool = False
     early_stop: int = 0  # steps without progress after which a stage ends; 0: never
     seed: int = 666

@@ -16,6 +16,7 @@ from dnnlib.util import construct_class_by_name
 from pti import inversion, pivotal_tuning, projector, rendering
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
+from pti.pose import MAX_SHIFT, PoseCorrection
 from pti.projector import Pivot, Projection
 from pti.rendering import Drawing
 from pti.settings import ProjectionSettings, TuningSettings
@@ -67,7 +68,7 @@ def test_projection_is_reproducible_and_draws_nothing_from_the_caller(generator,
 
 
 def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
-    _, pivot = project(generator, target, steps=1)
+    _, pivot = project(generator, target, steps=1, refine_pose=False)
     mean_z = projector.w_statistics(generator, FEW["w_samples"]).mean_z
     expected, shift = generator.apply_delta_c(mean_z, target.labels)
     assert shift.abs().max() > 1e-3
@@ -76,8 +77,8 @@ def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
 
 
 def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
-    _, pivot = project(generator, target, steps=6, refine_pose=True)
-    _, plain = project(generator, target, steps=6)
+    _, pivot = project(generator, target, steps=6)
+    _, plain = project(generator, target, steps=6, refine_pose=False)
     assert not torch.allclose(pivot.labels, plain.labels, atol=1e-5)
     cam2world, _ = camera_utils.unpack_label(pivot.labels[0])
     before, _ = camera_utils.unpack_label(target.labels[0])
@@ -86,8 +87,20 @@ def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
     assert off.abs().max() < 12
 
 
+@pytest.mark.parametrize("yaw", [0.0, 1.2])
+def test_a_camera_is_not_moved_along_its_line_of_sight(yaw):
+    label = camera_utils.orbit_label(yaw, 0.3)
+    pose = PoseCorrection(label)
+    with torch.no_grad():
+        pose.raw[:, 3:] = torch.tensor([20.0, -0.5])  # shift alone: as far as it may, and back
+    before, after = (camera_utils.unpack_label(each)[0][0] for each in (label, pose(label)))
+    in_camera = before[:3, :3].T @ (after - before)[:3, 3]
+    torch.testing.assert_close(in_camera, torch.tensor([MAX_SHIFT, MAX_SHIFT * math.tanh(-0.5), 0.0]), atol=1e-6, rtol=0)
+    assert pose(label).requires_grad
+
+
 def test_cameras_are_found_first_with_one_w_for_all_layers(generator, target):
-    search = Projection(generator, target, StructuralLoss(), ProjectionSettings(**{**FEW, "steps": 10}, refine_pose=True))
+    search = Projection(generator, target, StructuralLoss(), ProjectionSettings(**{**FEW, "steps": 10}))
     steps = search.steps()
     for _ in range(4):
         next(steps)
@@ -118,9 +131,9 @@ def test_optimised_noise_stays_normal_and_comes_back_as_the_networks(generator, 
 def test_a_projection_without_progress_goes_on_to_the_falling_rate(generator, target, monkeypatch):
     monkeypatch.setattr(projector.schedules.Plateau, "reached", lambda self, loss: True)
     terms, _ = project(generator, target, steps=8)
-    assert len(terms) == 3  # one, then the last quarter
-    terms, _ = project(generator, target, steps=8, refine_pose=True)
-    assert len(terms) == 4 + 3  # after two fifths for the cameras
+    assert len(terms) == 4 + 3  # while layers share one w; then one, and the last quarter
+    terms, _ = project(generator, target, steps=8, w_until=0)
+    assert len(terms) == 3
 
 
 def test_several_photos_make_one_latent(generator, photos):
@@ -196,7 +209,7 @@ def test_a_network_without_masks_and_background_is_inverted_too(target):
     kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4)
     G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
     G.neural_rendering_resolution = 16
-    terms, pivot = project(G, target, steps=1, mask=True, refine_pose=True)
+    terms, pivot = project(G, target, steps=1, mask=True)
     assert "silhouette" not in terms[0] and pivot.ws_bcg is None
     terms, _ = tune(G, target, pivot, steps=1, mask=True, anchors=1, back_prior=0.1)
     assert math.isfinite(sum(terms[0].values()))
