@@ -28,6 +28,7 @@ from training.checkpoint import load_state, save_snapshot, save_state, state_pat
 from training.config import PRESETS, R1_INTERVAL, SCENES, TrainingConfig  # noqa: E402
 from training.dataset import HeadDataset  # noqa: E402
 from training.dual_discriminator import filtered_resizing  # noqa: E402
+from training.images import from_uint8  # noqa: E402
 from training.networks_stylegan2 import normalize_second_moment  # noqa: E402
 from training.schedules import ema_decay  # noqa: E402
 from training.snapshots import Grids  # noqa: E402
@@ -127,7 +128,7 @@ class WarmStart:
         images, masks, labels = (
             torch.from_numpy(np.stack(a)).to(self.device) for a in zip(*(self.dataset[i] for i in numbers))
         )
-        images, masks = images.float() / 127.5 - 1, masks.float() / 255
+        images, masks = from_uint8(images), from_uint8(masks, low=0.0)
         z = self.latents(torch.from_numpy(self.people[numbers]).to(self.device))
 
         # A generator that is conditioned on the camera gets another's: the latent alone must say who it is.

@@ -13,6 +13,7 @@ import camera_utils
 from dnnlib import UserError
 from dnnlib.archive import LABELS_NAME, Archive, read_labels, stem
 from training.dataset_pairs import decode_image, decode_mask
+from training.images import from_uint8
 
 IMAGES, MASKS = "img", "seg"  # what the folders of pictures and of masks are called, or what their names contain
 
@@ -80,8 +81,8 @@ class TargetSource:
         if self._masks is not None:
             found = [_decode(self._masks, self._mask_names[name], decode_mask) for name in names]
             masks = torch.from_numpy(np.stack([_to_size(mask, resolution, name) for mask, name in zip(found, names)]))
-            masks = masks[:, None].to(torch.float32) / 255
-        pictures = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).to(torch.float32) / 127.5 - 1
+            masks = from_uint8(masks[:, None], low=0.0)
+        pictures = from_uint8(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2))
         labels = torch.tensor([self._labels[name] for name in names], dtype=torch.float32)
         return Target(_target_name(names, self.names), pictures.contiguous(), masks, labels)
 

@@ -16,10 +16,12 @@ def test_to_uint8_rounds_to_the_nearest_and_clamps():
     assert out[0, 0, :, 0].tolist() == [0, 255, 128, 127, 128, 0, 255, 255, 0]
 
 
-def test_to_uint8_survives_a_round_trip_of_every_level():
-    levels = torch.arange(256, dtype=torch.float32)
-    assert np.array_equal(images.to_uint8((levels / 127.5 - 1).reshape(1, 1, 1, -1))[0, 0, :, 1], np.arange(256))
-    assert np.array_equal(images.to_uint8((levels / 255).reshape(1, 1, 1, -1), low=0.0)[0, 0, :, 1], np.arange(256))
+@pytest.mark.parametrize("low, high, expected", [(-1.0, 1.0, lambda x: x / 127.5 - 1), (0.0, 1.0, lambda x: x / 255)])
+def test_every_level_survives_a_round_trip(low, high, expected):
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 1, -1)
+    values = images.from_uint8(levels, low, high)
+    assert torch.equal(values, expected(levels.float()))  # to the bit: what training sees
+    assert np.array_equal(images.to_uint8(values, low, high)[0, 0, :, 1], np.arange(256))
 
 
 def test_to_uint8_keeps_channels_in_order():

@@ -14,6 +14,7 @@ import torch
 from dnnlib import UserError
 from training.config import TrainingConfig
 from training.dataset import HeadDataset, ShareSampler
+from training.images import from_uint8
 from training.loss import PHASES
 
 LOST_WORKERS_LIMIT = 10  # workers that may be replaced in a run
@@ -103,7 +104,7 @@ class BatchSource:
 
     def _to_device(self, items: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         image, mask, label = (tensor.to(self.device, non_blocking=True) for tensor in items)
-        return image.to(torch.float32) / 127.5 - 1, mask.to(torch.float32) / 255, label
+        return from_uint8(image), from_uint8(mask, low=0.0), label
 
     def _from_host(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)

@@ -24,6 +24,11 @@ def to_uint8(images: torch.Tensor, low: float = -1.0, high: float = 1.0) -> np.n
     return levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def from_uint8(levels: torch.Tensor, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
+    """Levels of any shape -> float32 values: 0 becomes `low` and 255 `high`."""
+    return levels.to(torch.float32) / (255 / (high - low)) + low
+
+
 def colorize_depth(depth: torch.Tensor, near: float | None = None, far: float | None = None) -> np.ndarray:
     """Depths [N, 1, H, W] in world units -> grey uint8 array [N, H, W, 3]: `near` is white, `far` is black.
 
