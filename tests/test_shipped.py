@@ -1,5 +1,6 @@
 """What the repository ships: the sets of heads, and the network that learned from them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from click.testing import CliRunner
 import camera_utils
 import dataset_tool_seg
 from demo.scores.held_out import load_held_out
+from pti.benchmark import turned
+from pti.perceptual import load_perceptual
+from pti.projector import Projection
+from pti.settings import ProjectionSettings
+from pti.targets import TargetSource
 from training.dataset import HeadDataset
 from training.loading import load_network
 from training.superresolution import resize
@@ -68,3 +74,20 @@ def test_the_shipped_network_makes_heads_from_all_sides():
             assert made["image"].shape == (len(zs), 3, 128, 128) and made["image"].isfinite().all()
             masks = resize(made["image_mask"], 128, antialias=True).mean(dim=0)[0].numpy()
             assert np.abs(masks - truth.masks[view::views].mean(axis=0)).mean() < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("off", [(-5.0, 4.0), (5.0, 4.0)])
+def test_inversion_finds_a_camera_that_is_off(off):
+    """The front view of a head that the network does not know, with a camera turned by degrees: half of that is left at most."""
+    generator = load_network(MODEL)
+    photo = TargetSource(str(DATA / "heads-128-held-out")).load([0], generator.img_resolution)
+    wrong = dataclasses.replace(photo, labels=turned(photo.labels, off))
+    settings = ProjectionSettings(steps=150, w_until=1.0, mask=True)
+    search = Projection(generator, wrong, load_perceptual(None), settings)
+    for _ in search.steps():
+        pass
+    true, before, after = (
+        camera_utils.yaw_pitch_roll_degrees(labels[0]) for labels in (photo.labels, wrong.labels, search.result().labels)
+    )
+    assert (before - true).norm() > 6 and (after - true).norm() < (before - true).norm() / 2
