@@ -238,7 +238,9 @@ def test_a_bug_in_the_renderer_is_shown_whole(tmp_path):
 def test_a_stopped_run_leaves_nothing_torn_and_goes_on(tmp_path, number):
     folder = tmp_path / "set"
     script = (
-        "import test_render_heads as t; from pathlib import Path; from dnnlib import cli\n"
+        "import signal; import test_render_heads as t; from pathlib import Path; from dnnlib import cli\n"
+        # Tests that were started in the background of a shell hand down that Ctrl-C is ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "if __name__ == '__main__':\n"
         f"    cli.one_line_errors(t.render)(Path({str(folder)!r}), t.options(identities=8), 2, t.slow_portray)"
     )
