@@ -37,7 +37,7 @@ class ProjectionSettings:
     w_noise_until: float = 0.75  # share of the steps
     w_samples: int = 10_000
     mask: bool = False  # the loss weighs the head; the background gets a latent of its own
-    refine_pose: bool = True  # cameras are looked for during `w_until`; published: False
+    refine_pose: bool = False  # cameras are looked for during `w_until`
     optimize_noise: bool = False
     early_stop: int = 0  # steps without progress after which a stage ends; 0: never
     seed: int = 666

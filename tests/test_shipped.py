@@ -83,7 +83,7 @@ def test_inversion_finds_a_camera_that_is_off(off):
     generator = load_network(MODEL)
     photo = TargetSource(str(DATA / "heads-128-held-out")).load([0], generator.img_resolution)
     wrong = dataclasses.replace(photo, labels=turned(photo.labels, off))
-    settings = ProjectionSettings(steps=150, w_until=1.0, mask=True)
+    settings = ProjectionSettings(steps=150, w_until=1.0, mask=True, refine_pose=True)
     search = Projection(generator, wrong, load_perceptual(None), settings)
     for _ in search.steps():
         pass

@@ -68,7 +68,7 @@ def test_projection_is_reproducible_and_draws_nothing_from_the_caller(generator,
 
 
 def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
-    _, pivot = project(generator, target, steps=1, refine_pose=False)
+    _, pivot = project(generator, target, steps=1)
     mean_z = projector.w_statistics(generator, FEW["w_samples"]).mean_z
     expected, shift = generator.apply_delta_c(mean_z, target.labels)
     assert shift.abs().max() > 1e-3
@@ -77,8 +77,8 @@ def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
 
 
 def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
-    _, pivot = project(generator, target, steps=6)
-    _, plain = project(generator, target, steps=6, refine_pose=False)
+    _, pivot = project(generator, target, steps=6, refine_pose=True)
+    _, plain = project(generator, target, steps=6)
     assert not torch.allclose(pivot.labels, plain.labels, atol=1e-5)
     cam2world, _ = camera_utils.unpack_label(pivot.labels[0])
     before, _ = camera_utils.unpack_label(target.labels[0])
@@ -100,7 +100,7 @@ def test_a_camera_is_not_moved_along_its_line_of_sight(yaw):
 
 
 def test_cameras_are_found_first_with_one_w_for_all_layers(generator, target):
-    search = Projection(generator, target, StructuralLoss(), ProjectionSettings(**{**FEW, "steps": 10}))
+    search = Projection(generator, target, StructuralLoss(), ProjectionSettings(**{**FEW, "steps": 10}, refine_pose=True))
     steps = search.steps()
     for _ in range(4):
         next(steps)
@@ -209,7 +209,7 @@ def test_a_network_without_masks_and_background_is_inverted_too(target):
     kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4)
     G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
     G.neural_rendering_resolution = 16
-    terms, pivot = project(G, target, steps=1, mask=True)
+    terms, pivot = project(G, target, steps=1, mask=True, refine_pose=True)
     assert "silhouette" not in terms[0] and pivot.ws_bcg is None
     terms, _ = tune(G, target, pivot, steps=1, mask=True, anchors=1, back_prior=0.1)
     assert math.isfinite(sum(terms[0].values()))
