@@ -98,8 +98,8 @@ class Projection:
     def steps(self) -> Iterator[Step]:
         """Do the steps one after the other, first those in which all layers share one w.
 
-        With rows of their own at once, shapes that no head has would make up for a wrong camera.  Where the others bring nothing
-        any more (`early_stop`), go on to those of the falling rate.
+        So the rows of w+ start from a head, and shapes that no head has cannot make up for a wrong camera.  Where the other steps
+        bring nothing any more (`early_stop`), go on to those of the falling rate.
         """
         plateau, step = schedules.Plateau(self.settings.early_stop), 0
         while step < self.settings.steps:
