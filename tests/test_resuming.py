@@ -13,6 +13,7 @@ import torch
 from test_training import ROOT, command, invoke, only_run, run, snapshot, start
 
 from training import checkpoint
+from training.run_folder import OPTIONS_NAME
 
 SHORT = "--batch 4 --mbstd-group 2 --tick 0.008 --snap 1"  # a tick and a save every two batches
 
@@ -109,10 +110,12 @@ def test_kill_9_at_any_moment_loses_nothing(head_data, tmp_path, uninterrupted, 
         process.communicate()
     run(tmp_path, head_data, f"--gpus 1 --kimg 0.036 {SHORT} {OPTIONS}")
     for run_dir in tmp_path.iterdir():
-        if list(run_dir.iterdir()):  # not if it was killed the moment it made its folder
-            # Where it had finished before the last kill, the command has begun another run.
-            assert_equal_states(without_times(checkpoint.load_state(run_dir)), without_times(final_state(uninterrupted)))
-            assert losses_in(run_dir) == losses(uninterrupted)
+        if not (run_dir / OPTIONS_NAME).exists():  # killed as it made its folder, before it began
+            assert not checkpoint.state_paths(run_dir)
+            continue
+        # Where it had finished before the last kill, the command has begun another run.
+        assert_equal_states(without_times(checkpoint.load_state(run_dir)), without_times(final_state(uninterrupted)))
+        assert losses_in(run_dir) == losses(uninterrupted)
 
 
 def test_only_the_last_two_states_stay(uninterrupted):
