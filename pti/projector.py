@@ -134,6 +134,7 @@ class Projection:
             jolt = torch.randn_like(self._w[:, :1] if shares_w else self._w) * noise
             for index in range(len(self._labels)):
                 labels = self._labels if self._pose is None else self._pose(self._labels)
+                labels = labels if shares_w else labels.detach()  # found: no gradient through the rays any more
                 ws = (self._w + jolt).expand(1, self.G.backbone.num_ws, -1)
                 (seen,) = self.drawing.views(self.G, ws, labels[index : index + 1], self._w_bcg)
                 mask = None if self.masks is None else self.masks[index : index + 1]
