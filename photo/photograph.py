@@ -74,6 +74,10 @@ class Photo:
         """How much of the frame's area the photo covers, in [0, 1]."""
         return float((self._distance_outside(frame, 64) == 0).mean())
 
+    def share_covered(self, places: np.ndarray) -> float:
+        """How many of the places [n, 2], x and y in pixels, are in the photo, in [0, 1]."""
+        return float(((places >= 0) & (places <= self.size)).all(axis=1).mean())
+
     def _distance_outside(self, frame: Frame, pixels: int) -> np.ndarray:
         """[pixels, pixels]: how far from the photo each pixel of the cut frame is, in sides of the frame; 0 inside."""
         steps = (np.arange(pixels) + 0.5) / pixels

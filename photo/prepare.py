@@ -16,6 +16,7 @@ MAX_ANGLES = {"yaw": 90.0, "pitch": 80.0, "roll": 50.0}  # degrees: the publishe
 FRAME_RATIO = 1.08  # side of the final frame to that of the first, for a face from the front
 RATIO_LIMITS = (0.7, 1.3)  # around it: the published limits
 LEAST_INSIDE = 0.4  # of the frame's area that must be in the photo: more than that is not made up
+WHOLE_FACE = 0.95  # of a face's landmarks must be in the photo, or it is said that the rest is made up
 HAND_HINT = "give --pose yaw,pitch with --points or --box for a head whose face cannot be seen"
 
 
@@ -87,6 +88,7 @@ def prepare_photo(
             mask = segmenter.mask(image)
             if mask is not None:
                 heads.append(PreparedHead(image, mask, view, face))
+                notes += _cut_face(photo, face)
                 continue
             reason = "the segmenter sees no person where the head is; is the photo dark or a drawing?"
         rejected.append(reason)
@@ -105,6 +107,12 @@ def _choose(faces: list[Face], which: str | int) -> tuple[list[tuple[View, Face 
     others = f"{len(faces)} faces; took the largest (--face 2 for the next, --face all for all)"
     notes = [others] if which == LARGEST and len(faces) > 1 else []
     return [(faces[number - 1].view, faces[number - 1])], [], notes
+
+
+def _cut_face(photo: Photo, face: Face | None) -> list[str]:
+    """What there is to say of a face that the photo's edge cuts."""
+    inside = 1.0 if face is None else photo.share_covered(face.landmarks[:, :2])
+    return [] if inside >= WHOLE_FACE else [f"only {inside:.0%} of a face is inside the photo; the rest is made up"]
 
 
 def _unfit(photo: Photo, view: View, face: Face | None, min_face: int) -> str | None:

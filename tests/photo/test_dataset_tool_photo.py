@@ -24,6 +24,7 @@ FACES = {  # colour of a photo -> the faces in it: angles and frames
     (30, 0, 0): [],
     (40, 0, 0): [((0.0, 0.0, 0.0), Frame((200.0, 150.0), 60.0))],
     (50, 0, 0): [((0.0, 0.0, 0.0), Frame((10.0, 10.0), 300.0))],
+    (55, 0, 0): [((0.0, 0.0, 0.0), Frame((20.0, 150.0), 220.0))],
     (60, 0, 0): [((0.0, 70.0, 0.0), Frame((200.0, 150.0), 300.0)), ((-95.0, 0.0, 0.0), Frame((200.0, 150.0), 300.0))],
 }
 
@@ -145,6 +146,12 @@ def test_a_folder_without_any_usable_photo_is_an_error(tmp_path):
     assert result.output.count("no face found") == 2
     (tmp_path / "empty").mkdir()
     assert_refused(run(tmp_path / "empty", tmp_path / "out"), tmp_path / "out", "no photos in")
+
+
+def test_a_face_that_the_edge_cuts_is_taken_and_named(tmp_path):
+    cut, whole = (run(make_photo(tmp_path / f"{red}.png", red), tmp_path / f"out{red}") for red in (55, 10))
+    assert cut.exit_code == 0 and "of a face is inside the photo; the rest is made up" in cut.output
+    assert whole.exit_code == 0 and "made up" not in whole.output
 
 
 def test_small_faces_are_taken_when_asked_for(tmp_path):
