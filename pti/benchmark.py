@@ -48,7 +48,7 @@ class Variant:
 CAMERA_OFF = (3.5, 2.0)  # degrees: as far as those are off that are estimated for photos (`photo.benchmark`)
 VARIANTS = {
     "published": Variant(
-        dict(mask=False, w_until=0.0),
+        dict(mask=False, w_until=0.0, refine_pose=False),
         dict(mask=False, back_prior=0.0, learning_rate=PUBLISHED_RATE, ramp_down=0.0, mse=LossWeights.mse),
     ),
     "default": Variant(),
@@ -57,10 +57,10 @@ VARIANTS = {
     "published-rate": Variant(tuning=dict(learning_rate=PUBLISHED_RATE, ramp_down=0.0)),
     "published-mse": Variant(tuning=dict(mse=LossWeights.mse)),
     "locality": Variant(tuning=dict(locality=0.1)),
-    "refine-pose": Variant(dict(refine_pose=True)),
+    "no-refine-pose": Variant(dict(refine_pose=False)),
     "camera-off": Variant(camera_off=CAMERA_OFF),
-    "camera-off-refine-pose": Variant(dict(refine_pose=True), camera_off=CAMERA_OFF),
-    "w-plus-at-once": Variant(dict(w_until=0.0)),
+    "camera-off-no-refine-pose": Variant(dict(refine_pose=False), camera_off=CAMERA_OFF),
+    "w-plus-at-once": Variant(dict(w_until=0.0, refine_pose=False)),
     "two-views": Variant(two_photos=True),
     "w": Variant(dict(space="w")),
     "early-stop": Variant(dict(early_stop=50), dict(early_stop=50)),

@@ -6,15 +6,16 @@ import torch
 
 import camera_utils
 
-MAX_ANGLE = math.radians(6)  # of rotation about each axis of the world; a label from landmarks is within 3 to 4 degrees
-MAX_SHIFT = 0.06  # world units across the line of sight; the box has side 1
+# Twice as far as cameras from landmarks are usually off (`photo.benchmark`): about the picture's horizontal and vertical axis in
+# radians, and in world units to its right and down; the box has side 1.
+BOUNDS = (math.radians(8), math.radians(4), 0.04, 0.04)
 
 
 class PoseCorrection(torch.nn.Module):
-    """A shift of each of k cameras across its line of sight, then a rotation about the world's origin: bounded, zero at the start.
+    """A shift of each of k cameras in its picture's plane, then a rotation about an axis in it through the world's origin.
 
-    Along the line of sight nothing moves: a single photo cannot tell a nearer head from a larger one, the landmarks that placed
-    the crop can.
+    Bounded, and nothing at the start.  What landmarks know better than a generator stays: how the head leans in the picture, and
+    how far away it is, since a single photo cannot tell a nearer head from a larger one.
     """
 
     def __init__(self, labels: torch.Tensor):
@@ -22,7 +23,8 @@ class PoseCorrection(torch.nn.Module):
         super().__init__()
         cam2world, _ = camera_utils.unpack_label(labels)
         self.register_buffer("across", cam2world[:, :3, :2])  # to the right and down in the picture
-        self.raw = torch.nn.Parameter(labels.new_zeros([len(labels), 5]))  # through tanh: rotation vector, shift
+        self.register_buffer("bounds", labels.new_tensor(BOUNDS))
+        self.raw = torch.nn.Parameter(labels.new_zeros([len(labels), len(BOUNDS)]))
 
     def forward(self, labels: torch.Tensor) -> torch.Tensor:
         """Labels [k, 25] -> the corrected ones, new tensors."""
@@ -30,8 +32,9 @@ class PoseCorrection(torch.nn.Module):
 
     def motion(self) -> torch.Tensor:
         """Rigid motions of the world's space [k, 4, 4] that take the given cameras to the corrected ones."""
-        angles, shift = self.raw.tanh().split([3, 2], dim=1)
-        return rigid(angles * MAX_ANGLE, (self.across @ (shift * MAX_SHIFT)[:, :, None])[:, :, 0])
+        parts = (self.raw.tanh() * self.bounds).split(2, dim=1)
+        angles, shift = ((self.across @ part[:, :, None])[:, :, 0] for part in parts)
+        return rigid(angles, shift)
 
 
 def rigid(rotation_vectors: torch.Tensor, shifts: torch.Tensor) -> torch.Tensor:

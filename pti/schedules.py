@@ -4,7 +4,7 @@ import math
 
 from pti.settings import ProjectionSettings, TuningSettings
 
-POSE_RATE, POSE_RAMP_DOWN = 0.2, 0.5  # shares of the latent's rate, and of the cameras' steps
+POSE_RATE, POSE_RAMP_DOWN = 0.1, 0.5  # shares of the latent's rate, and of the cameras' steps
 
 
 def learning_rate(t: float, settings: ProjectionSettings) -> float:

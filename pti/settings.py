@@ -37,7 +37,7 @@ class ProjectionSettings:
     w_noise_until: float = 0.75  # share of the steps
     w_samples: int = 10_000
     mask: bool = False  # the loss weighs the head; the background gets a latent of its own
-    refine_pose: bool = False  # cameras are looked for during `w_until`
+    refine_pose: bool = True  # cameras are looked for during `w_until`; published: no
     optimize_noise: bool = False
     early_stop: int = 0  # steps without progress after which a stage ends; 0: never
     seed: int = 666
@@ -45,6 +45,10 @@ class ProjectionSettings:
     def __post_init__(self) -> None:
         _choice("--space", self.space, SPACES)
         _at_least("--num-steps", self.steps, 1)
+        if self.refine_pose and not self.w_until > 0:
+            raise UserError(
+                "--refine-pose true: cameras are looked for while all layers share one w, so w_until must be over 0"
+            )
 
 
 @dataclass(frozen=True)

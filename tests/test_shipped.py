@@ -77,17 +77,17 @@ def test_the_shipped_network_makes_heads_from_all_sides():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("off", [(-5.0, 4.0), (5.0, 4.0)])
-def test_inversion_finds_a_camera_that_is_off(off):
-    """The front view of a head that the network does not know, with a camera turned by degrees: half of that is left at most."""
+@pytest.mark.parametrize("index, off", [(0, (3.5, 2.0)), (12, (-3.5, -2.0))])
+def test_inversion_finds_a_camera_that_is_off(index, off):
+    """The front view of a head that the network does not know, with a camera as far off as landmarks are: at most half is left."""
     generator = load_network(MODEL)
-    photo = TargetSource(str(DATA / "heads-128-held-out")).load([0], generator.img_resolution)
+    photo = TargetSource(str(DATA / "heads-128-held-out")).load([index], generator.img_resolution)
     wrong = dataclasses.replace(photo, labels=turned(photo.labels, off))
-    settings = ProjectionSettings(steps=150, w_until=1.0, mask=True, refine_pose=True)
+    settings = ProjectionSettings(steps=200, w_until=1.0, mask=True, refine_pose=True)
     search = Projection(generator, wrong, load_perceptual(None), settings)
     for _ in search.steps():
         pass
     true, before, after = (
         camera_utils.yaw_pitch_roll_degrees(labels[0]) for labels in (photo.labels, wrong.labels, search.result().labels)
     )
-    assert (before - true).norm() > 6 and (after - true).norm() < (before - true).norm() / 2
+    assert (before - true).norm() > 4 and (after - true).norm() < (before - true).norm() / 2

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fill import fill
+from scipy.spatial.transform import Rotation
 
 import camera_utils
 from dnnlib import UserError
@@ -16,7 +17,7 @@ from dnnlib.util import construct_class_by_name
 from pti import inversion, pivotal_tuning, projector, rendering
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
-from pti.pose import MAX_SHIFT, PoseCorrection
+from pti.pose import BOUNDS, PoseCorrection
 from pti.projector import Pivot, Projection
 from pti.rendering import Drawing
 from pti.settings import ProjectionSettings, TuningSettings
@@ -68,7 +69,7 @@ def test_projection_is_reproducible_and_draws_nothing_from_the_caller(generator,
 
 
 def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
-    _, pivot = project(generator, target, steps=1)
+    _, pivot = project(generator, target, steps=1, refine_pose=False)
     mean_z = projector.w_statistics(generator, FEW["w_samples"]).mean_z
     expected, shift = generator.apply_delta_c(mean_z, target.labels)
     assert shift.abs().max() > 1e-3
@@ -78,7 +79,7 @@ def test_camera_is_the_label_shifted_as_for_the_mean_z(generator, target):
 
 def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
     _, pivot = project(generator, target, steps=6, refine_pose=True)
-    _, plain = project(generator, target, steps=6)
+    _, plain = project(generator, target, steps=6, refine_pose=False)
     assert not torch.allclose(pivot.labels, plain.labels, atol=1e-5)
     cam2world, _ = camera_utils.unpack_label(pivot.labels[0])
     before, _ = camera_utils.unpack_label(target.labels[0])
@@ -88,15 +89,25 @@ def test_refined_pose_is_bounded_and_follows_its_motion(generator, target):
 
 
 @pytest.mark.parametrize("yaw", [0.0, 1.2])
-def test_a_camera_is_not_moved_along_its_line_of_sight(yaw):
+def test_a_camera_is_moved_across_its_line_of_sight_and_turned_about_axes_in_its_picture(yaw):
+    """So the head neither leans nor comes nearer; each of the four numbers is bounded."""
     label = camera_utils.orbit_label(yaw, 0.3)
     pose = PoseCorrection(label)
+    camera = camera_utils.unpack_label(label)[0][0, :3, :3]
     with torch.no_grad():
-        pose.raw[:, 3:] = torch.tensor([20.0, -0.5])  # shift alone: as far as it may, and back
-    before, after = (camera_utils.unpack_label(each)[0][0] for each in (label, pose(label)))
-    in_camera = before[:3, :3].T @ (after - before)[:3, 3]
-    torch.testing.assert_close(in_camera, torch.tensor([MAX_SHIFT, MAX_SHIFT * math.tanh(-0.5), 0.0]), atol=1e-6, rtol=0)
+        pose.raw.copy_(torch.tensor([0.0, 0.0, 20.0, -0.5]))
+    shift = camera.T @ pose.motion()[0, :3, 3]
+    torch.testing.assert_close(shift, torch.tensor([BOUNDS[2], BOUNDS[3] * math.tanh(-0.5), 0.0]), atol=1e-6, rtol=0)
+    with torch.no_grad():
+        pose.raw.copy_(torch.tensor([20.0, -20.0, 0.0, 0.0]))
+    turn = Rotation.from_matrix((camera.T @ pose.motion()[0, :3, :3] @ camera).detach().double()).as_rotvec()
+    np.testing.assert_allclose(turn, [BOUNDS[0], -BOUNDS[1], 0], atol=1e-6)
     assert pose(label).requires_grad
+
+
+def test_cameras_without_steps_to_find_them_are_refused():
+    with pytest.raises(UserError, match="w_until must be over 0"):
+        ProjectionSettings(refine_pose=True, w_until=0)
 
 
 def test_cameras_are_found_first_with_one_w_for_all_layers(generator, target):
@@ -132,7 +143,7 @@ def test_a_projection_without_progress_goes_on_to_the_falling_rate(generator, ta
     monkeypatch.setattr(projector.schedules.Plateau, "reached", lambda self, loss: True)
     terms, _ = project(generator, target, steps=8)
     assert len(terms) == 4 + 3  # while layers share one w; then one, and the last quarter
-    terms, _ = project(generator, target, steps=8, w_until=0)
+    terms, _ = project(generator, target, steps=8, w_until=0, refine_pose=False)
     assert len(terms) == 3
 
 
