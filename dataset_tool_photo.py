@@ -68,6 +68,8 @@ def main(
       python dataset_tool_photo.py --source back.jpg --dest back --pose 170,0 \\
           --points "left-ear=320,300 right-ear=540,296 crown=430,130"
     """
+    if dest.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{dest} is inside {source}, so its pictures would be photos the next time; choose a place outside")
     by_hand = hand_pose(pose, points, box)
     photos = list_photos(source)
     if by_hand and len(photos) > 1:

@@ -2,8 +2,9 @@
 
 import contextlib
 import io
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,7 +33,7 @@ def list_photos(source: Path) -> dict[str, Path]:
     for file in sorted({*archive.image_names(), *heif}):
         name = PurePosixPath(file)
         stem = str(name.with_suffix(""))
-        photos[stem if stem not in photos else f"{stem}-{name.suffix[1:]}"] = source / file
+        photos[stem if stem not in photos else _free(f"{stem}-{name.suffix[1:]}", photos)] = source / file
     if not photos:
         raise UserError(f"no photos in {source}; give a photo or a folder of them")
     return photos
@@ -80,6 +81,7 @@ def prepare_all(
     UserError if none is, with the reason where there was one photo.
     """
     rejected: list[str] = []
+    names = set(photos)
     with contextlib.ExitStack() as stack:
         segmenter = stack.enter_context(PersonSegmenter(models["segmenter"]))
         finder = None if pose else stack.enter_context(FaceFinder(models["landmarker"]))
@@ -93,7 +95,8 @@ def prepare_all(
                 rejected += [f"{path}: {reason}" for reason in result.rejected]
                 yield from (f"{path}: {note}" for note in result.notes)
                 for number, head in enumerate(result.heads, start=1):
-                    head_name = name if len(result.heads) == 1 else f"{name}-{number}"
+                    head_name = name if len(result.heads) == 1 else _free(f"{name}-{number}", names)
+                    names.add(head_name)
                     writer.write(head_name, head, draw_debug_sheet(photo, head, head_name) if debug else None)
                     yield "{}: yaw {:.1f}, pitch {:.1f}, roll {:.1f}".format(head_name, *head.view.angles)
             yield ""
@@ -102,6 +105,12 @@ def prepare_all(
     yield from (f"left out: {reason}" for reason in rejected)
     if not writer.labels:
         raise UserError(f"none of {len(photos)} photos could be used; nothing was written")
+
+
+def _free(name: str, taken: Container[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    numbered = (f"{name}-{number}" for number in itertools.count(2))
+    return next(each for each in itertools.chain([name], numbered) if each not in taken)
 
 
 def _png(picture: Image.Image) -> bytes:

@@ -23,6 +23,9 @@ QUARTER_TURNS = (0.0, np.pi / 2, -np.pi / 2, np.pi)
 MAX_MISFIT = (
     0.03  # of faces; what else the landmarker may see is further from the model (photos, rendered heads: 0.004 to 0.016)
 )
+# Between two looks, in first frames: faces turned by over 60 degrees, of which nothing else tells that they are read wrongly, jump
+# by 0.015 to 0.05, others by up to 0.013 and photos by up to 0.009.
+MAX_UNSTEADINESS = 0.015
 CLOSE_UP, SECOND_CLOSE_UP = 1.25, 1.5  # the second and third look at a face are at its first frame times this
 SECOND_CLOSE_UP_TURN = 0.15  # radians: a little different, so that errors differ
 # The landmarker follows a head's pitch by some three quarters only and sees rendered heads 2 degrees lower than their labels,
@@ -112,7 +115,7 @@ class FaceFinder:
         return face if face is not None and face.view.misfit <= MAX_MISFIT else None
 
     def _close_up(self, photo: Photo, landmarks: np.ndarray, turn: float) -> tuple[float, Face] | None:
-        """How doubtful a face is, and the mean of two close looks at it."""
+        """How doubtful a face is, and the mean of two close looks at it; None where they do not agree."""
         looks = []
         for close_up, extra_turn in ((CLOSE_UP, turn), (SECOND_CLOSE_UP, SECOND_CLOSE_UP_TURN)):
             first = first_frame_of(landmarks)
@@ -123,6 +126,8 @@ class FaceFinder:
             landmarks = min(seen, key=lambda face: np.hypot(*(face[:, :2].mean(axis=0) - middle)))
             looks.append(landmarks)
         unsteadiness = np.sqrt(((looks[0] - looks[1])[:, :2] ** 2).sum(axis=1).mean()) / first.size
+        if unsteadiness > MAX_UNSTEADINESS:
+            return None
         mean = (looks[0] + looks[1]) / 2
         face = Face(mean, view_of_landmarks(mean, PITCH_GAIN, PITCH_OFFSET))
         return face.view.misfit + unsteadiness, face

@@ -116,6 +116,21 @@ def test_which_faces(tmp_path):
     assert_refused(run(source, tmp_path / "third", "--face", "3"), tmp_path / "third", "only 2 found")
 
 
+def test_no_head_takes_the_name_of_another(tmp_path):
+    for name, red in (("two-1.png", 10), ("two.png", 20), ("a-png.bmp", 10), ("a.bmp", 10), ("a.png", 10)):
+        make_photo(tmp_path / "in" / name, red)
+    result = run(tmp_path / "in", tmp_path / "out", "--face", "all")
+    assert "wrote 6 heads" in result.output, result.output
+    names = ["a", "a-png", "a-png-2", "two-1", "two-1-2", "two-2"]
+    assert Archive(tmp_path / "out/seg").names == sorted(f"{name}.png" for name in names)
+    assert list(data_set.list_photos(tmp_path / "in")) == ["a-png", "a", "a-png-2", "two-1", "two"]
+
+
+def test_crops_are_not_put_among_the_photos(tmp_path):
+    make_photo(tmp_path / "me.png", 10)
+    assert_refused(run(tmp_path, tmp_path / "out"), tmp_path / "out", "choose a place outside")
+
+
 def test_each_rejected_photo_has_its_reason(tmp_path):
     for red in (10, 30, 40, 50):
         make_photo(tmp_path / f"in/{red}.png", red)

@@ -1,5 +1,7 @@
 """The real models on a real photo; needs mediapipe, its two model files in an installed package, and scikit-image's photo."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,11 +9,16 @@ from PIL import Image
 pytest.importorskip("mediapipe", reason="mediapipe is not installed: pip install mediapipe")
 data = pytest.importorskip("skimage.data", reason="the photo is in scikit-image, which is not installed")
 
+import camera_utils
+from dnnlib.archive import Archive
 from photo import models
+from photo.benchmark import errors_of, look_at_data_set
 from photo.faces import FaceFinder
 from photo.person_mask import PersonSegmenter
 from photo.photograph import Photo
 from photo.prepare import ALL, prepare_photo
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 def packaged(model, monkeypatch):
@@ -64,6 +71,17 @@ def test_small_faces_in_a_large_photo_are_found_and_ordered_by_size(finder):
     faces = finder.find(Photo(photo), every_size=True)
     assert [round(face.size / 10) for face in faces] == [9, 6]
     assert faces[0].centre == pytest.approx([100 + 0.44 * 420, 60 + 0.23 * 420], abs=25)
+
+
+def test_cameras_of_the_built_in_heads_are_near_their_labels(finder):
+    """Up to 30 degrees means are within 4 degrees, though not all; profiles, which landmarks do not show, are left out."""
+    with Archive(ROOT / "dataset" / "heads-128-held-out" / "img.zip") as archive:
+        seen = list(look_at_data_set(archive, finder, max_yaw=75))
+    yaws = np.array([abs(camera_utils.yaw_pitch_roll_degrees(each.label)[0].item()) for each in seen])
+    errors = np.array([np.full(6, np.nan) if each.face is None else errors_of(each) for each in seen])
+    near = np.abs(errors[yaws < 31, :2])
+    assert (near.mean(axis=0) < [2, 4]).all() and (near < 4).all(axis=1).mean() > 0.6
+    assert np.isnan(errors[yaws > 60, 0]).mean() > 0.9
 
 
 def test_what_is_no_face_is_not_found(finder):
