@@ -40,12 +40,28 @@ esac
 
 case $target in
   *.zip) prepared=yes ;;
-  *) if [ -e "$target/dataset.json" ] || [ -e "$target/img/dataset.json" ]; then prepared=yes; else prepared=no; fi ;;
+  *)
+    prepared=no
+    for place in dataset.json img/dataset.json img.zip; do
+      if [ -e "$target/$place" ]; then prepared=yes; fi
+    done
+    ;;
 esac
 if [ "$prepared" = no ]; then
-  name=$(basename "$target")
-  crops=$outdir/crops/${name%.*}
-  [ -e "$crops/img/dataset.json" ] || "$python" "$project/dataset_tool_photo.py" --source "$target" --dest "$crops"
+  if [ -d "$target" ]; then
+    name=$(basename "$(cd "$target" && pwd)")
+    sums=$(cd "$target" && find . -type f -exec cksum {} + | sort)
+  else
+    name=$(basename "$target")
+    sums=$(cksum <"$target")
+  fi
+  crops=$outdir/crops/$name
+  # Written last: without them the crops are unfinished, and with others they are of other photos.
+  if [ "$(cat "$crops/photos.cksum" 2>/dev/null)" != "$sums" ]; then
+    rm -rf "$crops"
+    "$python" "$project/dataset_tool_photo.py" --source "$target" --dest "$crops"
+    printf '%s\n' "$sums" >"$crops/photos.cksum"
+  fi
   target=$crops
 fi
 

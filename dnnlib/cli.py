@@ -8,6 +8,7 @@ from typing import Any, Callable, Iterable
 
 import click
 import tqdm
+from click.core import ParameterSource
 
 from .util import UserError
 
@@ -122,6 +123,17 @@ OUT_OF_MEMORY_ADVICE = (
     "lower --batch-gpu or --neural_rendering_resolution_final (training, or take a smaller --preset), "
     "--shape-res, --nrr or --sample_mult (pictures), or use --device cpu"
 )
+
+
+def only_with(switch: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback of options that are refused where they are given without the (eager) option `switch`."""
+
+    def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE and not ctx.params[switch]:
+            raise click.BadParameter(f"it has no effect without --{switch} true", ctx, param)
+        return value
+
+    return check
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -139,15 +139,26 @@ class Bench:
         chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if way.two_photos else [front]
         views = dataclasses.replace(views, labels=turned(views.labels, way.camera_off))
         photos = dataclasses.replace(views, images=views.images[chosen], masks=views.masks[chosen], labels=views.labels[chosen])
-        pivot = self._project(photos, dataclasses.replace(self.projection, **way.projection), variant)
+        projection, settings = self._settings(way)
+        pivot = self._project(photos, projection, variant)
         found = dict(before=look_round(self.G, pivot, views))
-        settings = dataclasses.replace(self.tuning, **way.tuning)
         tuning = Tuning(self.G, photos, pivot, self.perceptual, settings)
         with tuning.borrowed():
             for _ in cli.progress(tuning.steps(), total=settings.steps, desc=f"{variant}: tuning", leave=False):
                 pass
             found["after"] = look_round(self.G, pivot, views)
         return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
+
+    def asked(self, variant: str, views: Target) -> dict[str, Any]:
+        """All that what `run` finds depends on, but network and perceptual loss; as JSON has it."""
+        way = VARIANTS[variant]
+        settings = [dataclasses.asdict(each) for each in self._settings(way)]
+        return dict(
+            views=digest_of_target(views), settings=settings, two_photos=way.two_photos, camera_off=list(way.camera_off)
+        )
+
+    def _settings(self, way: Variant) -> tuple[ProjectionSettings, TuningSettings]:
+        return dataclasses.replace(self.projection, **way.projection), dataclasses.replace(self.tuning, **way.tuning)
 
     def _project(self, photos: Target, settings: ProjectionSettings, variant: str) -> Pivot:
         key = (digest_of_target(photos), settings)
@@ -221,29 +232,31 @@ def main(
 ) -> None:
     """Invert known heads from their frontal view, and compare all views with the truth, with and without each option.
 
-    What was measured stays in OUTDIR/benchmark.json: the same command goes on from there.
+    What was measured stays in OUTDIR/benchmark.json: the same command goes on from there, and measures again what variants or
+    photos have changed.
 
     \b
     python -m pti.benchmark --network models/heads-128.pkl --outdir out/benchmark
     """
     machine = Machine(select_device(device), trust_pickle)
     source = TargetSource(data)
+    if not source.has_masks:
+        raise UserError(f"{data} has no masks beside its photos: give the folder that holds img and seg")
     groups = dict(list(heads_of(source).items())[:heads])
     perceptual = load_perceptual(vgg, device=machine.device)
     G = machine.load(network)
     path = make_output_dir(outdir) / "benchmark.json"
     asked = dict(network=digest_of_network(G), steps=[num_steps, num_steps_pti], lr_pti=lr_pti, seed=seed, vgg=vgg)
     records = _read(path, asked)
-    todo = [(variant, head) for variant in variants for head in groups if f"{variant}/{head}" not in records]
     tuning = TuningSettings(steps=num_steps_pti, learning_rate=lr_pti, seed=seed, **MASKED)
     bench = Bench(G, perceptual, ProjectionSettings(steps=num_steps, seed=seed, **MASKED), tuning)
-    for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
-        views = source.load(groups[head], G.img_resolution).to(machine.device)
-        if views.masks is None:
-            raise UserError(f"{data} has no masks beside its photos: give the folder that holds img and seg")
-        yaws, front = _angles(views)
-        found = bench.run(variant, views)
-        records[f"{variant}/{head}"] = dict(yaws=yaws.tolist(), input=front, **found)
+    known = {head: source.load(photos, G.img_resolution).to(machine.device) for head, photos in groups.items()}
+    ways = {(variant, head): bench.asked(variant, known[head]) for variant in variants for head in groups}
+    todo = [(*each, way) for each, way in ways.items() if records.get("/".join(each), {}).get("asked") != way]
+    for variant, head, way in cli.progress(todo, unit="head", desc="benchmark"):
+        yaws, front = _angles(known[head])
+        found = bench.run(variant, known[head])
+        records[f"{variant}/{head}"] = dict(asked=way, yaws=yaws.tolist(), input=front, **found)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(dict(asked=asked, records=records)) + "\n", encoding="utf-8")
     lines = table({key: record for key, record in records.items() if key.split("/", 1)[1] in groups}, variants)

@@ -59,7 +59,7 @@ class Machine:
 
 
 class Inversion:
-    """The inversion of one target with one network.  No two generators are in memory at a time."""
+    """The inversion of one target with one network.  No two generators are in memory, but while one is saved."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Inversion:
         self.projection, self.tuning, self.wanted, self.machine, self.results = projection, tuning, wanted, machine, results
 
     def fit(self, G: TriPlaneGenerator) -> Pivot:
-        """The stages that need the network as it was trained, as far as their files are missing."""
+        """The stages that need the network as it was trained, as far as their files are missing; `G` is tuned in place."""
         self.results.save_target(self.target)
         pivot = self._pivot(G)
         if not self.results.generator.exists():
@@ -94,7 +94,8 @@ class Inversion:
 
     def _pivot(self, G: TriPlaneGenerator) -> Pivot:
         if not self.results.pivot.exists():
-            drawing = plan_drawing(G, self.machine.precision == "mixed", self.machine.max_memory_gb)
+            self.results.forget_pivot()
+            drawing = plan_drawing(G, self.perceptual, self.machine.precision == "mixed", self.machine.max_memory_gb)
             search = Projection(G, self.target, self.perceptual, self.projection, drawing=drawing)
             steps = search.steps()
             with _measured("projection", self.machine.device, self.projection.steps) as counted:
@@ -105,6 +106,8 @@ class Inversion:
                     for _ in cli.progress(counted(steps), total=self.projection.steps, unit="step", desc="projection"):
                         pass
             self.results.save_pivot(search.result(), self.target)
+        elif self.wanted.video and not self.results.progress_video.exists():
+            print(f"{self.results.progress_video.name} is made along with the projection only: for it, say --restart true")
         pivot = self.results.load_pivot(self.machine.device)
         if not self.results.projection.exists():
             views = torch.cat([seen["image"] for seen in _photo_views(G, prepare(G, pivot), pivot)])
@@ -117,13 +120,13 @@ class Inversion:
         return tile(to_uint8(torch.cat([self.target.images[-1:], step.seen["image"]])), 2)
 
     def _tune(self, G: TriPlaneGenerator, pivot: Pivot) -> None:
-        drawing = plan_drawing(G, self.machine.precision == "mixed", self.machine.max_memory_gb)
+        drawing = plan_drawing(G, self.perceptual, self.machine.precision == "mixed", self.machine.max_memory_gb)
         tuning = Tuning(G, self.target, pivot, self.perceptual, self.tuning, drawing=drawing)
-        with tuning.borrowed():
-            with _measured("tuning", self.machine.device, self.tuning.steps) as counted:
-                for _ in cli.progress(counted(tuning.steps()), total=self.tuning.steps, unit="step", desc="tuning"):
-                    pass
-            save_snapshot(self.results.generator, dict(G_ema=tuning.result()), {})
+        with _measured("tuning", self.machine.device, self.tuning.steps) as counted:
+            for _ in cli.progress(counted(tuning.steps()), total=self.tuning.steps, unit="step", desc="tuning"):
+                pass
+        with noise_in(G, pivot.noise):
+            save_snapshot(self.results.generator, dict(G_ema=G), {})
 
     def _turn(self, G: TriPlaneGenerator, pivot: Pivot, path: Path) -> None:
         """A film of one turn about the head, unless it is there or not wanted."""

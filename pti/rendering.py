@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -97,14 +97,19 @@ def draws_of_step(device: torch.device, seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def bytes_kept(function: Callable[[], Any]) -> int:
-    """How much memory the graph of what `function` computes keeps for its gradient, in bytes; the same on every device."""
+def bytes_kept(function: Callable[[], Any], parameters: Iterable[torch.Tensor]) -> int:
+    """How much memory the graph of what `function` computes keeps for its gradient beside `parameters`, in bytes.
+
+    It is the same on every device, but for ops that are compiled for it.
+    """
     sizes: dict[int, int] = {}
+    known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
     kept = []  # so that no address is used twice
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
         kept.append(tensor)
         return tensor
 
@@ -113,11 +118,11 @@ def bytes_kept(function: Callable[[], Any]) -> int:
     return sum(sizes.values())
 
 
-def plan_drawing(G: TriPlaneGenerator, mixed: bool, max_memory_gb: float | None) -> Drawing:
-    """The fewest strips with which tuning `G` stays within `max_memory_gb` GiB, as far as that can be foreseen.
+def plan_drawing(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool, max_memory_gb: float | None) -> Drawing:
+    """The fewest strips with which both stages stay within `max_memory_gb` GiB, as far as that can be foreseen.
 
-    Counted are weights with gradients and Adam's averages, and what the graph of one view keeps.  On a GPU the limit also
-    holds for PyTorch as a whole.  UserError if no number of strips is enough.
+    Counted are weights with gradients and Adam's averages, and what the graph of one view and its `perceptual` loss keeps.
+    On a GPU the limit also holds for PyTorch as a whole.  UserError if no number of strips is enough.
     """
     drawing = Drawing(mixed)
     if max_memory_gb is None:
@@ -130,7 +135,7 @@ def plan_drawing(G: TriPlaneGenerator, mixed: bool, max_memory_gb: float | None)
     fixed = COPIES_OF_A_WEIGHT * sum(parameter.nbytes for parameter in G.parameters())
     at_once = None
     while drawing.strips <= MAX_STRIPS:
-        kept = _bytes_of_a_view(G, drawing)
+        kept = _bytes_of_a_view(G, perceptual, drawing)
         at_once = at_once or kept
         need = fixed + kept + max(0, at_once - kept) // drawing.strips  # one strip is computed anew beside what was kept
         if need <= limit:
@@ -141,9 +146,18 @@ def plan_drawing(G: TriPlaneGenerator, mixed: bool, max_memory_gb: float | None)
     )
 
 
-def _bytes_of_a_view(G: TriPlaneGenerator, drawing: Drawing) -> int:
+def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, drawing: Drawing) -> int:
+    """What the graph keeps for gradients of weights, latent and camera: at least as much as either stage needs."""
     device = inference.device_of(G)
     ws = torch.zeros([1, G.backbone.num_ws, G.w_dim], device=device, requires_grad=True)
-    label = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device)
-    with draws_of_step(device, seed=0, step=0), torch.enable_grad():
-        return bytes_kept(lambda: list(drawing.views(G, ws, label)))
+    label = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device).requires_grad_()
+
+    def loss() -> list[torch.Tensor]:
+        return [perceptual(seen["image"], torch.zeros_like(seen["image"])) for seen in drawing.views(G, ws, label)]
+
+    G.requires_grad_()
+    try:
+        with draws_of_step(device, seed=0, step=0), torch.enable_grad():
+            return bytes_kept(loss, (*G.parameters(), *perceptual.parameters()))
+    finally:
+        G.requires_grad_(False)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from dnnlib.util import FileLock, atomic_path, make_output_dir
 from pti.projector import Pivot
 from pti.targets import Target
 from training.images import save_image, tile, to_uint8
+from training.shapes import MESH_FORMATS
 from training.triplane import TriPlaneGenerator
 
 OPTIONS_NAME, LOCK_NAME = "options.json", ".lock"
@@ -49,7 +51,8 @@ class Results:
     def begin(self, asked: dict[str, Any], wanted: dict[str, Any], restart: bool) -> None:
         """Make the folder for what is `asked`, or go on in it; UserError if it was begun with other options.
 
-        Of what is `wanted` of films and meshes the folder may have another: those are removed, and will be made again.
+        Of what is `wanted` of films and meshes the folder may have another: those are removed, and will be made again.  Films and
+        meshes that are not wanted stay, and so does the film of the projection, which is made along with it only.
         `restart` removes all that is there but the lock, if it is a folder of this kind.
         """
         if restart and self.options.exists():
@@ -61,7 +64,7 @@ class Results:
         make_output_dir(self.video_before.parent)
         if self.options.exists():
             self._check_options(asked)
-            self._remove_others(wanted)
+            wanted = self._remove_others(wanted)
         with atomic_path(self.options) as temporary:
             temporary.write_text(json.dumps(dict(asked, wanted=wanted), indent=1) + "\n", encoding="utf-8")
 
@@ -74,14 +77,32 @@ class Results:
             pass
         raise UserError(f"{self.options} is damaged; {ADVICE}")
 
-    def _remove_others(self, wanted: dict[str, Any]) -> None:
-        """Remove films and meshes that were made otherwise than is `wanted`."""
-        was = self._read_options()["wanted"]
-        films, meshes = (self.video_before, self.video_after), (self.volume, self.head(wanted["shape_format"]))
-        for names, files in ((("fps", "frames"), films), (("shape_res", "shape_level"), meshes)):
-            if any(was.get(name) != wanted[name] for name in names):
+    def _remove_others(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        """Remove films and meshes that were made otherwise than is `wanted`; how those are made that are there then."""
+        was, kept = self._read_options()["wanted"], {}
+        for kind, names, files in (
+            ("video", ("fps", "frames"), self._films),
+            ("shapes", ("shape_res", "shape_level"), self._meshes),
+        ):
+            if not wanted[kind]:
+                kept.update({name: was.get(name) for name in names})
+            elif any(was.get(name) != wanted[name] for name in names):
                 for file in files:
                     file.unlink(missing_ok=True)
+        return wanted | kept
+
+    def forget_pivot(self) -> None:
+        """Remove what was made of a latent that is not there any more."""
+        for file in (self.camera, self.projection, self.generator, self.progress_video, *self._films, *self._meshes):
+            file.unlink(missing_ok=True)
+
+    @property
+    def _films(self) -> list[Path]:
+        return [self.video_before, self.video_after]
+
+    @property
+    def _meshes(self) -> list[Path]:
+        return [self.volume, *map(self.head, MESH_FORMATS)]
 
     def _check_options(self, asked: dict[str, Any]) -> None:
         stored = self._read_options()
@@ -115,7 +136,7 @@ class Results:
                 arrays = {name: torch.from_numpy(stored[name]).to(device) for name in stored.files}
             noise = {name.removeprefix("noise:"): arrays[name] for name in arrays if name.startswith("noise:")}
             return Pivot(arrays["ws"], arrays.get("ws_bcg"), arrays["labels"], arrays["motion"], noise)
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             raise UserError(f"{self.pivot} cannot be read; remove it, and the projection is done again") from None
 
     def _save_cameras(self, pivot: Pivot, target: Target) -> None:

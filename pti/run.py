@@ -38,6 +38,7 @@ def _least(number: float) -> cli.FiniteFloat:
     return cli.FiniteFloat(min=number)
 
 
+WITH_SHAPES = cli.only_with("shapes")
 COUNT = click.IntRange(min=0)
 
 
@@ -62,21 +63,31 @@ COUNT = click.IntRange(min=0)
 @click.option("--refine-pose", help="Correct the cameras by a few degrees", type=bool, default=PROJECTION.refine_pose)
 @click.option("--locality", help="Weight of other latents staying as they were", type=_least(0), default=TUNING.locality)
 @click.option("--back-prior", help="Weight of unseen sides staying as they were", type=_least(0), default=TUNING.back_prior)
-@click.option("--early-stop", help="End a stage after so many steps without progress; 0: never", type=COUNT, default=0)
+@click.option(
+    "--early-stop", help="Go on to a stage's last quarter after so many steps without progress; 0: never", type=COUNT, default=0
+)
 @click.option("--vgg", help="VGG16, as TorchScript or state dict, for the perceptual loss", metavar="PATH|URL")
 @click.option("--lpips-heads", help="LPIPS' linear layers for a state dict of --vgg", metavar="PATH|URL")
 @click.option("--save-video", help="Film the projection and a turn before and after tuning", type=bool, default=WANTED.video)
 @click.option("--fps", help="Frames a second", type=click.IntRange(min=1), default=WANTED.fps)
 @click.option("--w-frames", help="Frames of a turn", type=click.IntRange(min=1), default=WANTED.frames)
-@click.option("--shapes", help="Also write the volume and the mesh", type=bool, default=WANTED.shapes)
-@click.option("--shape-res", help="Voxels along a side", type=click.IntRange(min=16), default=WANTED.shape_res)
+@click.option("--shapes", help="Also write the volume and the mesh", type=bool, default=WANTED.shapes, is_eager=True)
+@click.option(
+    "--shape-res", help="Voxels along a side", type=click.IntRange(min=16), default=WANTED.shape_res, callback=WITH_SHAPES
+)
 @click.option(
     "--shape-format",
     help="Of the mesh; .glb has a texture",
     type=click.Choice([*MESH_FORMATS, *(name.removeprefix(".") for name in MESH_FORMATS)]),
     default=WANTED.shape_format,
+    callback=WITH_SHAPES,
 )
-@click.option("--shape-level", help="Density at the mesh's surface  [default: 10, or half the highest]", type=cli.FiniteFloat())
+@click.option(
+    "--shape-level",
+    help="Density at the mesh's surface  [default: 10, or half the highest]",
+    type=cli.FiniteFloat(),
+    callback=WITH_SHAPES,
+)
 @click.option(
     "--nrr", help="Size of raw pictures in pixels  [default: the network's]", metavar="INT", type=click.IntRange(min=1)
 )
@@ -125,9 +136,10 @@ def main(
         except (RuntimeError, MemoryError) as error:
             if not cli.is_out_of_memory(error):
                 raise
+            limit = "raise" if options["max_memory"] else "say how much there is with"
             raise UserError(
-                "out of memory: say how much there is with --max-memory GIB (it computes in strips), lower --nrr or "
-                "--shape-res, or use --device cpu; what is finished stays, and the same command goes on from there"
+                f"out of memory: {limit} --max-memory GIB (it computes in strips), lower --nrr or --shape-res, or use "
+                "--device cpu; what is finished stays, and the same command goes on from there"
             ) from None
 
 

@@ -39,7 +39,7 @@ class ProjectionSettings:
     mask: bool = False  # the loss weighs the head; the background gets a latent of its own
     refine_pose: bool = True  # cameras are looked for during `w_until`; published: no
     optimize_noise: bool = False
-    early_stop: int = 0  # steps without progress after which a stage ends; 0: never
+    early_stop: int = 0  # steps without progress after which a stage goes on to its falling rate; 0: never
     seed: int = 666
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """The photos to invert: pictures, masks and cameras, from the folders that training and the photo tool use."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Callable
@@ -90,6 +91,7 @@ class TargetSource:
 def _mask_archive(images: Path, seg: str | None) -> Archive | None:
     if seg is not None:
         return Archive(seg)
+    images = Path(os.path.abspath(images))  # "." has no name
     beside = images.with_name(images.name.replace(IMAGES, MASKS))
     return Archive(beside) if beside != images and beside.exists() else None
 

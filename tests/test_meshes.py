@@ -11,6 +11,7 @@ import torch
 from fill import fill
 
 import camera_utils
+from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
 from training import head_file, inference, mesh_atlas, mesh_raster, mesh_texture, shapes
 from training.mesh_texture import Shot
@@ -102,7 +103,7 @@ def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
 
 
 def test_pieces_that_cannot_fit_are_refused():
-    with pytest.raises(ValueError, match="do not fit on 8 texels"):
+    with pytest.raises(UserError, match="9 pieces, too many for a texture of 8x8: lower --shape-res"):
         mesh_atlas._pack(np.full([9, 2], 0.1), 8)
 
 

@@ -3,7 +3,6 @@
 from typing import Any, Callable
 
 import click
-from click.core import ParameterSource
 
 import camera_utils
 from dnnlib import cli
@@ -19,13 +18,6 @@ def _refuse_class(ctx: click.Context, param: click.Parameter, value: str | None)
 def _explain_reload(ctx: click.Context, param: click.Parameter, value: bool) -> None:
     if value:
         click.echo("--reload_modules: networks are always rebuilt from the installed code, with or without it")
-
-
-def _needs_shapes(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
-    given = ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE
-    if given and not ctx.params["shapes"]:
-        raise click.BadParameter("it has no effect without --shapes true", ctx, param)
-    return value
 
 
 _NETWORK_OPTIONS = (
@@ -67,19 +59,21 @@ _NETWORK_OPTIONS = (
 
 _SHAPE_OPTIONS = (
     click.option("--shapes", help="Also write each seed's shape", metavar="BOOL", type=bool, default=False, is_eager=True),
-    click.option("--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=_needs_shapes),
+    click.option(
+        "--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=cli.only_with("shapes")
+    ),
     click.option(
         "--shape-format",
         help="Density volume (.mrc), or mesh: .glb has a texture",
         type=click.Choice(SHAPE_FORMATS),
         default=SHAPE_FORMATS[0],
-        callback=_needs_shapes,
+        callback=cli.only_with("shapes"),
     ),
     click.option(
         "--shape-level",
         help=f"Density at a mesh's surface  [default: {DEFAULT_LEVEL:g}, or half the highest where no density reaches it]",
         type=cli.FiniteFloat(min=EMPTY_DENSITY, min_open=True),
-        callback=_needs_shapes,
+        callback=cli.only_with("shapes"),
     ),
 )
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from dnnlib import UserError
 from training.mesh_raster import rasterize
 
 DIRECTIONS = np.concatenate([np.eye(3), -np.eye(3)])
@@ -30,7 +31,10 @@ class Atlas(NamedTuple):
 
 
 def unfold(vertices: np.ndarray, faces: np.ndarray, size: int) -> Atlas:
-    """Lay the faces [F, 3] of a mesh with `vertices` [V, 3] out on a square of `size` texels; no two of them overlap."""
+    """Lay the faces [F, 3] of a mesh with `vertices` [V, 3] out on a square of `size` texels; no two of them overlap.
+
+    UserError if the surface is in too many pieces.
+    """
     triangles = vertices[faces]
     neighbours = face_neighbours(faces)
     direction = _directions(triangles, neighbours)
@@ -106,7 +110,10 @@ def _pack(extents: np.ndarray, size: int) -> tuple[float, np.ndarray]:
         else:
             lowest, places = scale, found
     if places is None:
-        raise ValueError(f"{len(extents)} pieces do not fit on {size} texels")
+        raise UserError(
+            f"the surface is in {len(extents)} pieces, too many for a texture of {size}x{size}: lower --shape-res, or take "
+            "--shape-format .ply or .obj"
+        )
     return lowest, places
 
 

@@ -166,6 +166,35 @@ def test_films_and_meshes_of_other_options_are_made_again(done, network, photos,
     assert files_in(again) == FILES and (again / "projected_w.npz").read_bytes() == latent
 
 
+def test_what_is_not_wanted_now_stays_and_what_is_wanted_is_of_these_options(done, network, photos, tmp_path):
+    folder, _ = done
+    again = tmp_path / "tiny" / "000"
+    shutil.copytree(folder, again)
+    made = {name: (again / name).stat().st_mtime_ns for name in ("head.glb", "geometry.mrc", "PTI_render/post.mp4")}
+    invert(network, photos, tmp_path, "--save-video", "false", "--fps", 10)
+    assert {name: (again / name).stat().st_mtime_ns for name in made} == made
+    options = ("--shapes", "true", "--shape-level", 1, "--save-video", "false")
+    invert(network, photos, tmp_path, *options, "--shape-res", 20, "--shape-format", ".ply")
+    assert not (again / "head.glb").exists()  # of another resolution
+    (again / "proj.mp4").unlink()
+    output = invert(network, photos, tmp_path)
+    assert "proj.mp4 is made along with the projection only: for it, say --restart true" in output
+    assert (again / "PTI_render/post.mp4").stat().st_mtime_ns == made["PTI_render/post.mp4"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off"])
+def test_a_damaged_latent_is_one_line_and_without_it_all_is_done_anew(done, network, photos, tmp_path, content):
+    folder, _ = done
+    again = tmp_path / "tiny" / "000"
+    shutil.copytree(folder, again)
+    (again / "projected_w.npz").write_bytes(content)
+    code, output = call(run.main, "--network", network, "--target_img", photos, "--outdir", tmp_path, *FEW, *SHAPES)
+    assert code == 1 and "projected_w.npz cannot be read; remove it" in output
+    (again / "projected_w.npz").unlink()
+    output = invert(network, photos, tmp_path, *SHAPES)
+    assert "projection: 3 steps" in output and "tuning: 2 steps" in output and files_in(again) == FILES
+
+
 def test_two_runs_in_one_folder_do_not_collide(done, network, photos):
     """Not even --restart touches what another process works on."""
     folder, _ = done
@@ -219,7 +248,7 @@ def test_mistakes_are_one_line(network, photos, tmp_path, args, message):
     assert code == 1 and message in output and "Traceback" not in output
 
 
-def test_benchmark_measures_every_side_and_goes_on(network, photos, tmp_path):
+def test_benchmark_measures_every_side_and_goes_on(network, photos, tmp_path, monkeypatch):
     args = ["--network", network, "--data", photos, "--outdir", tmp_path, "--num-steps", 2, "--num-steps-pti", 1]
     code, output = call(benchmark.main, *args, "--variants", "published,two-views")
     assert code == 0, output
@@ -231,6 +260,11 @@ def test_benchmark_measures_every_side_and_goes_on(network, photos, tmp_path):
     stamp = (tmp_path / "benchmark.json").stat().st_mtime_ns
     assert call(benchmark.main, *args, "--variants", "published")[0] == 0
     assert (tmp_path / "benchmark.json").stat().st_mtime_ns == stamp
+    way = benchmark.Variant(tuning=dict(back_prior=0.0))
+    monkeypatch.setitem(benchmark.VARIANTS, "published", way)  # as another version of this project may have it
+    assert call(benchmark.main, *args, "--variants", "published")[0] == 0
+    again = json.loads((tmp_path / "benchmark.json").read_text())["records"]
+    assert again["two-views/00007"] == records["two-views/00007"] and again["published/00007"]["after"] != record["after"]
     code, output = call(benchmark.main, *args, "--seed", 1)
     assert code == 1 and "is of another network or other steps" in output
 
@@ -278,13 +312,48 @@ def test_script_passes_everything_on(echo, network, photos, tmp_path):
     assert lines[1:] == [*options, "--num-steps", "7", "--vgg", "a b"]
 
 
-def test_script_prepares_a_raw_photo_first(echo, network, tmp_path):
-    photo = tmp_path / "my photo.jpg"
-    photo.write_bytes(b"")
-    lines = script("--network", network, "--target", photo, "--outdir", tmp_path, PYTHON=echo).stdout.splitlines()
-    crops = str(tmp_path / "crops" / "my photo")
-    assert lines[0].endswith("dataset_tool_photo.py") and lines[1:5] == ["--source", str(photo), "--dest", crops]
-    assert lines[lines.index("--target_img") + 1] == crops
+@pytest.fixture
+def echo_and_crop(tmp_path):
+    """The same, and where the photo tool would make crops, a folder for them that must not be there yet."""
+    path = tmp_path / "crop.sh"
+    path.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$@"\ncase $1 in *dataset_tool_photo.py) mkdir -p "$(dirname "$5")" && mkdir "$5" ;; esac\n'
+    )
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_script_prepares_raw_photos_first_and_again_where_they_changed(echo_and_crop, network, tmp_path):
+    def crops_made(target):
+        done = script("--network", network, "--target", target, "--outdir", tmp_path / "out", PYTHON=echo_and_crop)
+        lines = done.stdout.splitlines()
+        assert done.returncode == 0 and lines[lines.index("--target_img") + 1] == crops, done.stderr
+        if lines[0].endswith("dataset_tool_photo.py"):
+            assert lines[1:5] == ["--source", str(target), "--dest", crops]
+            return True
+        return False
+
+    photo, other, folder = tmp_path / "a" / "my photo.jpg", tmp_path / "b" / "my photo.jpg", tmp_path / "photos.1"
+    for path in (photo, other, folder / "one.jpg"):
+        path.parent.mkdir()
+        path.write_text(str(path))
+    crops = str(tmp_path / "out" / "crops" / "my photo.jpg")
+    assert crops_made(photo) and not crops_made(photo)
+    assert crops_made(other) and not crops_made(other)  # of the same name
+    (Path(crops) / "photos.cksum").unlink()  # killed before the crops were whole
+    assert crops_made(other)
+    crops = str(tmp_path / "out" / "crops" / "photos.1")
+    assert crops_made(folder) and not crops_made(folder)
+    (folder / "two.jpg").write_text("one more")
+    assert crops_made(folder)
+
+
+@pytest.mark.parametrize("place", ["dataset.json", "img/dataset.json", "img.zip"])
+def test_script_takes_a_prepared_set_as_it_is(echo, network, tmp_path, place):
+    (tmp_path / "set" / place).parent.mkdir(parents=True)
+    (tmp_path / "set" / place).touch()
+    lines = script("--network", network, "--target", tmp_path / "set", "--outdir", tmp_path, PYTHON=echo).stdout.splitlines()
+    assert lines[0].endswith("pti/run.py")
 
 
 @pytest.mark.parametrize(

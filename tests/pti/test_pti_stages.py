@@ -1,6 +1,7 @@
 """Projection and tuning on a tiny network: they come closer to the photo, and leave alone what is the caller's."""
 
 import dataclasses
+import functools
 import json
 import math
 from pathlib import Path
@@ -247,14 +248,16 @@ def test_memory_decides_how_many_strips(generator, monkeypatch):
     monkeypatch.setattr(generator, "neural_rendering_resolution", 64)  # rays need most of the memory
     monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution", 24)
     monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution_importance", 24)
-    kept = [rendering._bytes_of_a_view(generator, Drawing(strips=strips)) for strips in (1, 4)]
+    plan = functools.partial(rendering.plan_drawing, generator, StructuralLoss(), False)
+    kept = [rendering._bytes_of_a_view(generator, StructuralLoss(), Drawing(strips=strips)) for strips in (1, 4)]
     assert kept[1] < 0.8 * kept[0]
     weights = 4 * sum(parameter.nbytes for parameter in generator.parameters())
-    assert rendering.plan_drawing(generator, False, None).strips == 1
-    assert rendering.plan_drawing(generator, False, (weights + 1.01 * kept[0]) / 2**30).strips == 1
-    assert rendering.plan_drawing(generator, False, (weights + 0.95 * kept[0]) / 2**30).strips > 1
+    assert plan(None).strips == 1
+    assert plan((weights + 1.01 * kept[0]) / 2**30).strips == 1
+    assert plan((weights + 0.95 * kept[0]) / 2**30).strips > 1
     with pytest.raises(UserError, match=r"--max-memory .*: this network needs about .* GiB; give more, or lower --nrr"):
-        rendering.plan_drawing(generator, False, 0.001)
+        plan(0.001)
+    assert not any(parameter.requires_grad for parameter in generator.parameters())
 
 
 def test_rays_start_at_the_head_as_published(generator, unchanged):

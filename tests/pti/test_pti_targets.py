@@ -37,6 +37,11 @@ def test_masks_are_found_beside_the_photos_or_where_they_are_said_to_be(copy):
     assert TargetSource(str(copy / "some_img"), str(copy / "elsewhere")).load([0], 64).masks is not None
 
 
+def test_masks_are_found_from_inside_the_folder(copy, monkeypatch):
+    monkeypatch.chdir(copy / "some_img")
+    assert TargetSource(".").load([0], 64).masks is not None
+
+
 def test_a_folder_may_hold_both_as_zips(photos, tmp_path):
     for name in ("img", "seg"):
         shutil.make_archive(str(tmp_path / name), "zip", photos / name)
