@@ -49,15 +49,24 @@ case $target in
 esac
 if [ "$prepared" = no ]; then
   if [ -d "$target" ]; then
-    name=$(basename "$(cd "$target" && pwd)")
-    sums=$(cd "$target" && find . -type f -exec cksum {} + | sort)
+    photos_in=$(cd "$target" && pwd -P)
+    mkdir -p "$outdir"
+    case $(cd "$outdir" && pwd -P)/ in
+      "$photos_in"/*)
+        rmdir "$outdir" 2>/dev/null || :
+        echo "Error: --outdir $outdir is inside $target, so its pictures would be photos the next time; choose another" >&2
+        exit 1
+        ;;
+    esac
+    name=$(basename "$photos_in")
+    sums=$(cd "$target" && find -L . -type f -exec cksum {} + | sort)
   else
     name=$(basename "$target")
     sums=$(cksum <"$target")
   fi
   crops=$outdir/crops/$name
   # Written last: without them the crops are unfinished, and with others they are of other photos.
-  if [ "$(cat "$crops/photos.cksum" 2>/dev/null)" != "$sums" ]; then
+  if [ ! -e "$crops/photos.cksum" ] || [ "$(cat "$crops/photos.cksum")" != "$sums" ]; then
     rm -rf "$crops"
     "$python" "$project/dataset_tool_photo.py" --source "$target" --dest "$crops"
     printf '%s\n' "$sums" >"$crops/photos.cksum"

@@ -150,7 +150,7 @@ class Bench:
         return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
 
     def asked(self, variant: str, views: Target) -> dict[str, Any]:
-        """All that what `run` finds depends on, but network and perceptual loss; as JSON has it."""
+        """The photos and settings that `run` goes by, as JSON has them; not the code."""
         way = VARIANTS[variant]
         settings = [dataclasses.asdict(each) for each in self._settings(way)]
         return dict(
@@ -250,13 +250,17 @@ def main(
     records = _read(path, asked)
     tuning = TuningSettings(steps=num_steps_pti, learning_rate=lr_pti, seed=seed, **MASKED)
     bench = Bench(G, perceptual, ProjectionSettings(steps=num_steps, seed=seed, **MASKED), tuning)
-    known = {head: source.load(photos, G.img_resolution).to(machine.device) for head, photos in groups.items()}
-    ways = {(variant, head): bench.asked(variant, known[head]) for variant in variants for head in groups}
-    todo = [(*each, way) for each, way in ways.items() if records.get("/".join(each), {}).get("asked") != way]
-    for variant, head, way in cli.progress(todo, unit="head", desc="benchmark"):
-        yaws, front = _angles(known[head])
-        found = bench.run(variant, known[head])
-        records[f"{variant}/{head}"] = dict(asked=way, yaws=yaws.tolist(), input=front, **found)
+    ways: dict[tuple[str, str], dict[str, Any]] = {}
+    for head, photos in groups.items():
+        views = source.load(photos, G.img_resolution)
+        ways.update({(variant, head): bench.asked(variant, views) for variant in variants})
+    todo = [(variant, head) for variant in variants for head in groups]
+    todo = [each for each in todo if records.get("/".join(each), {}).get("asked") != ways[each]]
+    for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
+        views = source.load(groups[head], G.img_resolution).to(machine.device)
+        yaws, front = _angles(views)
+        found = bench.run(variant, views)
+        records[f"{variant}/{head}"] = dict(asked=ways[variant, head], yaws=yaws.tolist(), input=front, **found)
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(dict(asked=asked, records=records)) + "\n", encoding="utf-8")
     lines = table({key: record for key, record in records.items() if key.split("/", 1)[1] in groups}, variants)

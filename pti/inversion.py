@@ -20,7 +20,6 @@ from pti.settings import ProjectionSettings, TuningSettings
 from pti.targets import Target, TargetSource
 from torch_utils.device import peak_memory_gb
 from training import inference, shapes
-from training.checkpoint import save_snapshot
 from training.head_file import save_head
 from training.images import picture, save_image, tile, to_uint8
 from training.mesh_texture import Shot, head_mask
@@ -125,8 +124,7 @@ class Inversion:
         with _measured("tuning", self.machine.device, self.tuning.steps) as counted:
             for _ in cli.progress(counted(tuning.steps()), total=self.tuning.steps, unit="step", desc="tuning"):
                 pass
-        with noise_in(G, pivot.noise):
-            save_snapshot(self.results.generator, dict(G_ema=G), {})
+        tuning.save(self.results.generator)
 
     def _turn(self, G: TriPlaneGenerator, pivot: Pivot, path: Path) -> None:
         """A film of one turn about the head, unless it is there or not wanted."""

@@ -4,12 +4,13 @@ tuning = Tuning(G, target, pivot, perceptual, TuningSettings())
 with tuning.borrowed():  # G's weights change inside, and are what they were afterwards
     for step in tuning.steps():
         ...
-    tuned = tuning.result()
+    tuning.save(path)
 """
 
 import contextlib
 import dataclasses
 import math
+from pathlib import Path
 from typing import Iterator, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from pti.rendering import Drawing, draws_of_step, rays_start_at_head
 from pti.settings import LossWeights, TuningSettings
 from pti.targets import Target
 from training import inference
-from training.checkpoint import frozen_copy
+from training.checkpoint import save_snapshot
 from training.triplane import TriPlaneGenerator
 
 ANCHOR_EVERY = 2  # steps: between them, what must stay is left alone, and then counts so much more
@@ -99,10 +100,10 @@ class Tuning:
             yield Step(terms, seen)
             number = schedules.step_after(number, sum(terms.values()), plateau, self.settings)
 
-    def result(self) -> TriPlaneGenerator:
-        """A copy of the tuned generator on the CPU, without gradients, with the optimised noise in it."""
+    def save(self, path: Path) -> None:
+        """Write a snapshot of the tuned generator, with the optimised noise in it; the file appears whole."""
         with noise_in(self.G, self.pivot.noise):
-            return frozen_copy(self.G)
+            save_snapshot(path, dict(G_ema=self.G), {})
 
     def _photos(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
         """Gradients of how far the photos are off; the terms, and what the last camera saw."""

@@ -1,7 +1,6 @@
 """Pictures with gradients, in as much memory as there is."""
 
 import contextlib
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator
 
@@ -49,18 +48,24 @@ class Drawing:
     def _render(self, G: TriPlaneGenerator, face: Face, label: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.strips == 1:
             return G.render(face, label, **self._synthesis_kwargs())
-        cam2world, intrinsics = camera_utils.unpack_label(label)
-        origins, directions = ray_sampler.sample_rays(cam2world, intrinsics, G.neural_rendering_resolution)
-        settings = RenderingSettings.from_kwargs(G.rendering_kwargs)
-
-        def march(grids: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            seen = renderer.render_rays(lambda points: G.query(grids, points), origins, directions, settings)
-            return seen[:3]
-
-        strips = zip(origins.chunk(self.strips, dim=1), directions.chunk(self.strips, dim=1), strict=True)
-        parts = [checkpoint(march, face.grids, *strip, use_reentrant=False) for strip in strips]
+        strips = _strips_of_rays(G, label, self.strips)
+        parts = [checkpoint(_march, G, face.grids, *strip, use_reentrant=False) for strip in strips]
         features, depth, opacity = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
         return G.compose(face.ws, March(features, depth, opacity, None), face.background, **self._synthesis_kwargs())
+
+
+def _strips_of_rays(G: TriPlaneGenerator, label: torch.Tensor, strips: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Origins and directions [1, about R / strips, 3] of the R rays of a camera."""
+    rays = ray_sampler.sample_rays(*camera_utils.unpack_label(label), G.neural_rendering_resolution)
+    return list(zip(*(part.chunk(strips, dim=1) for part in rays), strict=True))
+
+
+def _march(
+    G: TriPlaneGenerator, grids: torch.Tensor, origins: torch.Tensor, directions: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    """Features, depth and opacity of some rays."""
+    settings = RenderingSettings.from_kwargs(G.rendering_kwargs)
+    return renderer.render_rays(lambda points: G.query(grids, points), origins, directions, settings)[:3]
 
 
 def use_precision(precision: str, device: torch.device) -> None:
@@ -97,21 +102,21 @@ def draws_of_step(device: torch.device, seed: int, step: int) -> Iterator[None]:
         yield
 
 
-def bytes_kept(function: Callable[[], Any], parameters: Iterable[torch.Tensor]) -> int:
-    """How much memory the graph of what `function` computes keeps for its gradient beside `parameters`, in bytes.
+def bytes_kept(function: Callable[[], Any], known: Iterable[torch.Tensor]) -> int:
+    """How much memory the graph of what `function` computes keeps for its gradient beside `known` tensors, in bytes.
 
     It is the same on every device, but for ops that are compiled for it.
     """
     sizes: dict[int, int] = {}
-    known = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+    apart = {tensor.untyped_storage().data_ptr() for tensor in known}
     kept = []  # so that no address is used twice
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
+        if storage.data_ptr() not in apart:
             sizes[storage.data_ptr()] = storage.nbytes()
         kept.append(tensor)
-        return tensor
+        return tensor.detach()  # the tensor itself would hold the graph that holds it
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         function()
@@ -124,31 +129,33 @@ def plan_drawing(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool,
     Counted are weights with gradients and Adam's averages, and what the graph of one view and its `perceptual` loss keeps.
     On a GPU the limit also holds for PyTorch as a whole.  UserError if no number of strips is enough.
     """
-    drawing = Drawing(mixed)
     if max_memory_gb is None:
-        return drawing
+        return Drawing(mixed)
     device = inference.device_of(G)
     limit = max_memory_gb * 2**30
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
     fixed = COPIES_OF_A_WEIGHT * sum(parameter.nbytes for parameter in G.parameters())
-    at_once = None
-    while drawing.strips <= MAX_STRIPS:
-        kept = _bytes_of_a_view(G, perceptual, drawing)
-        at_once = at_once or kept
-        need = fixed + kept + max(0, at_once - kept) // drawing.strips  # one strip is computed anew beside what was kept
-        if need <= limit:
-            return drawing
-        drawing = dataclasses.replace(drawing, strips=2 * drawing.strips)
-    raise UserError(
-        f"--max-memory {max_memory_gb:g}: this network needs about {need / 2**30:.2f} GiB; give more, or lower --nrr"
-    )
+    apart, rays = _bytes_of_a_view(G, perceptual, mixed)
+    strips = 1
+    while fixed + apart + rays // strips > limit:
+        strips *= 2
+        if strips > MAX_STRIPS:
+            need = (fixed + apart + rays // MAX_STRIPS) / 2**30
+            raise UserError(
+                f"--max-memory {max_memory_gb:g}: this network needs about {need:.2f} GiB; give more, or lower --nrr"
+            )
+    return Drawing(mixed, strips)
 
 
-def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, drawing: Drawing) -> int:
-    """What the graph keeps for gradients of weights, latent and camera: at least as much as either stage needs."""
+def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool) -> tuple[int, int]:
+    """What the graph keeps for gradients of weights, latent and camera apart from the rays, and what all its rays keep.
+
+    It is at least as much as either stage needs, and measured in strips, since all at once might not fit.
+    """
     device = inference.device_of(G)
+    drawing = Drawing(mixed, MAX_STRIPS)
     ws = torch.zeros([1, G.backbone.num_ws, G.w_dim], device=device, requires_grad=True)
     label = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device).requires_grad_()
 
@@ -158,6 +165,11 @@ def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, drawing:
     G.requires_grad_()
     try:
         with draws_of_step(device, seed=0, step=0), torch.enable_grad():
-            return bytes_kept(loss, (*G.parameters(), *perceptual.parameters()))
+            weights = [*G.parameters(), *perceptual.parameters()]
+            apart = bytes_kept(loss, weights)
+            grids = G.prepare(ws.detach(), None, noise_mode="const").grids.detach().requires_grad_()
+            strips = _strips_of_rays(G, label, MAX_STRIPS)
+            rays = bytes_kept(lambda: _march(G, grids, *strips[0]), [*weights, grids])
+            return apart, rays * len(strips)
     finally:
         G.requires_grad_(False)

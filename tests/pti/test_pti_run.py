@@ -347,8 +347,19 @@ def test_script_prepares_raw_photos_first_and_again_where_they_changed(echo_and_
     assert crops_made(other)
     crops = str(tmp_path / "out" / "crops" / "photos.1")
     assert crops_made(folder) and not crops_made(folder)
-    (folder / "two.jpg").write_text("one more")
+    (folder / "two.jpg").symlink_to(photo)
     assert crops_made(folder)
+    photo.write_text("changed")
+    assert crops_made(folder)
+    (tmp_path / "empty").mkdir()
+    crops = str(tmp_path / "out" / "crops" / "empty")
+    assert crops_made(tmp_path / "empty")  # by the tool, which says that there are no photos
+
+
+def test_script_does_not_write_among_raw_photos(echo, network, tmp_path):
+    (tmp_path / "photos").mkdir()
+    done = script("--network", network, "--target", tmp_path / "photos", "--outdir", tmp_path / "photos" / "out", PYTHON=echo)
+    assert done.returncode == 1 and "is inside" in done.stderr and not list((tmp_path / "photos").iterdir())
 
 
 @pytest.mark.parametrize("place", ["dataset.json", "img/dataset.json", "img.zip"])

@@ -23,6 +23,8 @@ from pti.projector import Pivot, Projection
 from pti.rendering import Drawing
 from pti.settings import ProjectionSettings, TuningSettings
 from pti.targets import TargetSource
+from training import inference
+from training.checkpoint import frozen_copy
 
 FEW = dict(steps=4, w_samples=50)
 
@@ -130,13 +132,14 @@ def test_masks_give_the_background_a_latent_of_its_own(generator, target, unchan
         project(generator, dataclasses.replace(target, masks=None), mask=True)
 
 
-def test_optimised_noise_stays_normal_and_comes_back_as_the_networks(generator, target, unchanged):
+def test_optimised_noise_stays_normal_and_comes_back_as_the_networks(generator, target, unchanged, tmp_path):
     terms, pivot = project(generator, target, optimize_noise=True)
     assert terms[0]["noise"] > 0 and set(pivot.noise) <= set(generator.state_dict())
     for noise in pivot.noise.values():
         assert noise.mean().abs() < 1e-5 and noise.square().mean() == pytest.approx(1, rel=1e-4)
     tuning = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(steps=0))
-    stored = tuning.result().state_dict()
+    tuning.save(tmp_path / "tuned.pkl")
+    stored = inference.load_generator(str(tmp_path / "tuned.pkl"), "cpu").state_dict()
     assert all(torch.equal(stored[name], noise) for name, noise in pivot.noise.items())
 
 
@@ -164,7 +167,7 @@ def tune(G, target, pivot, **settings):
     tuning = Tuning(G, target, pivot, StructuralLoss(), TuningSettings(**settings))
     with tuning.borrowed():
         terms = [step.terms for step in tuning.steps()]
-        return terms, tuning.result()
+        return terms, frozen_copy(G)
 
 
 def test_tuning_comes_closer_and_gives_the_generator_back(generator, target, pivot, unchanged):
@@ -249,12 +252,23 @@ def test_memory_decides_how_many_strips(generator, monkeypatch):
     monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution", 24)
     monkeypatch.setitem(generator.rendering_kwargs, "depth_resolution_importance", 24)
     plan = functools.partial(rendering.plan_drawing, generator, StructuralLoss(), False)
-    kept = [rendering._bytes_of_a_view(generator, StructuralLoss(), Drawing(strips=strips)) for strips in (1, 4)]
-    assert kept[1] < 0.8 * kept[0]
+    apart, rays = rendering._bytes_of_a_view(generator, StructuralLoss(), mixed=False)
+    ws = torch.zeros([1, generator.backbone.num_ws, generator.w_dim], requires_grad=True)
+    label = camera_utils.orbit_label(0, 0).requires_grad_()
+
+    def loss():
+        return [
+            StructuralLoss()(seen["image"], torch.zeros_like(seen["image"])) for seen in Drawing().views(generator, ws, label)
+        ]
+
+    generator.requires_grad_()
+    at_once = rendering.bytes_kept(loss, generator.parameters())
+    generator.requires_grad_(False)
+    assert rays > 0.2 * at_once and apart + rays == pytest.approx(at_once, rel=0.1)
     weights = 4 * sum(parameter.nbytes for parameter in generator.parameters())
     assert plan(None).strips == 1
-    assert plan((weights + 1.01 * kept[0]) / 2**30).strips == 1
-    assert plan((weights + 0.95 * kept[0]) / 2**30).strips > 1
+    for share, strips in ((1.01, 1), (0.51, 2), (0.49, 4)):
+        assert plan((weights + apart + share * rays) / 2**30).strips == strips
     with pytest.raises(UserError, match=r"--max-memory .*: this network needs about .* GiB; give more, or lower --nrr"):
         plan(0.001)
     assert not any(parameter.requires_grad for parameter in generator.parameters())
