@@ -254,8 +254,12 @@ def main(
     for head, photos in groups.items():
         views = source.load(photos, G.img_resolution)
         ways.update({(variant, head): bench.asked(variant, views) for variant in variants})
-    todo = [(variant, head) for variant in variants for head in groups]
-    todo = [each for each in todo if records.get("/".join(each), {}).get("asked") != ways[each]]
+    todo = [
+        (variant, head)
+        for variant in variants
+        for head in groups
+        if records.get(f"{variant}/{head}", {}).get("asked") != ways[variant, head]
+    ]
     for variant, head in cli.progress(todo, unit="head", desc="benchmark"):
         views = source.load(groups[head], G.img_resolution).to(machine.device)
         yaws, front = _angles(views)

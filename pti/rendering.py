@@ -167,9 +167,10 @@ def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: b
         with draws_of_step(device, seed=0, step=0), torch.enable_grad():
             weights = [*G.parameters(), *perceptual.parameters()]
             apart = bytes_kept(loss, weights)
-            grids = G.prepare(ws.detach(), None, noise_mode="const").grids.detach().requires_grad_()
+            with torch.no_grad():
+                grids = G.prepare(ws, None, **drawing._synthesis_kwargs()).grids
             strips = _strips_of_rays(G, label, MAX_STRIPS)
-            rays = bytes_kept(lambda: _march(G, grids, *strips[0]), [*weights, grids])
+            rays = bytes_kept(lambda: _march(G, grids.requires_grad_(), *strips[0]), [*weights, grids])
             return apart, rays * len(strips)
     finally:
         G.requires_grad_(False)

@@ -57,23 +57,22 @@ _NETWORK_OPTIONS = (
     click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME"),
 )
 
+_WITH_SHAPES = cli.only_with("shapes")
 _SHAPE_OPTIONS = (
     click.option("--shapes", help="Also write each seed's shape", metavar="BOOL", type=bool, default=False, is_eager=True),
-    click.option(
-        "--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=cli.only_with("shapes")
-    ),
+    click.option("--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=_WITH_SHAPES),
     click.option(
         "--shape-format",
         help="Density volume (.mrc), or mesh: .glb has a texture",
         type=click.Choice(SHAPE_FORMATS),
         default=SHAPE_FORMATS[0],
-        callback=cli.only_with("shapes"),
+        callback=_WITH_SHAPES,
     ),
     click.option(
         "--shape-level",
         help=f"Density at a mesh's surface  [default: {DEFAULT_LEVEL:g}, or half the highest where no density reaches it]",
         type=cli.FiniteFloat(min=EMPTY_DENSITY, min_open=True),
-        callback=cli.only_with("shapes"),
+        callback=_WITH_SHAPES,
     ),
 )
 

@@ -70,6 +70,7 @@ def test_learning_rate_rises_and_falls_as_published(t, expected):
 @pytest.mark.parametrize("t, expected", [(0, 0), (0.1, 0.01), (0.2, 0.01), (0.3, 0.005), (0.4, 0), (0.5, 0)])
 def test_cameras_move_only_while_layers_share_one_w(t, expected):
     assert schedules.pose_rate(t, ProjectionSettings()) == pytest.approx(expected, abs=1e-7)
+    assert schedules.pose_rate(t, ProjectionSettings(w_until=0, refine_pose=False)) == 0
 
 
 @pytest.mark.parametrize("t, expected", [(0, 1), (0.75, 1), (0.875, 0.5), (1, 0)])
