@@ -8,7 +8,9 @@ EXTRAS := mesh,logs,export,photo,test$(if $(HEADS),$(COMMA)heads)
 INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 
-.PHONY: demo test clean
+GPU_OUT ?= gpu-check
+
+.PHONY: demo test gpu clean
 
 $(INSTALLED): pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,5 +34,9 @@ endif
 	$(BIN)/python demo/demo.py --outdir $(OUT) $(if $(IMG),--img_data $(OUT)/img.zip --seg_data $(OUT)/seg.zip) \
 	  $(if $(MINUTES),--minutes $(MINUTES))
 
+# Everything that needs a GPU, in ten minutes (MINUTES=…), with the Python at hand, whose torch must know CUDA; installs nothing.
+gpu:
+	$(PYTHON) -m benchmarks.gpu_check --outdir $(GPU_OUT) $(if $(MINUTES),--minutes $(MINUTES))
+
 clean:
-	rm -rf $(VENV) $(OUT) build *.egg-info
+	rm -rf $(VENV) $(OUT) $(GPU_OUT) build *.egg-info

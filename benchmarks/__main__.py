@@ -36,6 +36,7 @@ def main(only: list[str], quick: bool, device: str | None, out: str | None) -> N
     setting = Setting(select_device(device), quick)
     if custom_ops.mode() == "ref":
         raise UserError(f"{custom_ops.SWITCH}=ref takes the fast path away: leave it out")
+    measure.all_bits_of_float32()
     rates = measure.attainable_rate(setting)
     rows: dict[str, dict[str, Any]] = {}
     record = dict(
@@ -47,9 +48,10 @@ def main(only: list[str], quick: bool, device: str | None, out: str | None) -> N
     for name in only or CASES:
         rows[name] = run_case(name, setting, max(rates.values()))
         print(COLUMNS.format(rows[name]["title"], *_cells(rows[name])) + rows[name]["note"], flush=True)
+        if out is not None:  # after each, so that a run that is ended leaves what it found
+            with atomic_path(out) as temporary:
+                temporary.write_text(json.dumps(record, indent=2) + "\n")
     if out is not None:
-        with atomic_path(out) as temporary:
-            temporary.write_text(json.dumps(record, indent=2) + "\n")
         print(f"\nWrote {out}")
 
 

@@ -47,17 +47,31 @@ def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[fl
 
 
 def _timed(run: Callable[[], Any], keep: bool, device: torch.device) -> tuple[float, Any]:
+    """Seconds by the clock of the device: on a GPU between two events, until the last kernel ends."""
     keep_freed_memory(keep)
-    _wait_for(device)
-    start = time.perf_counter()
-    result = run()
-    _wait_for(device)
-    return time.perf_counter() - start, result
+    if device.type != "cuda":
+        start = time.perf_counter()
+        result = run()
+        return time.perf_counter() - start, result
+    with torch.cuda.device(device):
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        wait_for(device)
+        first.record()
+        result = run()
+        last.record()
+        last.synchronize()
+    return first.elapsed_time(last) / 1000, result
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Until `device` has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def all_bits_of_float32() -> None:
+    """Compute in float32 on GPUs too, as training does: TensorFloat-32 hides how fast and how right the rest is."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def check_agreement(fast: list[torch.Tensor], published: list[torch.Tensor], tolerance: float) -> None:
@@ -78,6 +92,7 @@ def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]
 
 def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
     """`memory`, GiB at the peak of one run of `path`, weights included; with published also the `flop` that the case needs."""
+    all_bits_of_float32()
     work = CASES[name](setting)
     keep_freed_memory(work.keeps_memory and path == "fast")
     if path == "fast":

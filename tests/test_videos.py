@@ -113,14 +113,14 @@ def test_frames_are_made_while_others_are_encoded_but_not_without_end(tmp_path, 
             assert len(made) - len(encoded) <= videos.QUEUE_FRAMES + 1
             yield np.full([2, 2, 3], index, dtype=np.uint8)
 
-    monkeypatch.setattr(videos.imageio, "get_writer", lambda path, **_: path.touch() or Writer())
+    monkeypatch.setattr(imageio, "get_writer", lambda path, **_: path.touch() or Writer())
     videos.write_video(frames(), tmp_path / "a.mp4", fps=10)
     assert encoded == list(range(10)) and (tmp_path / "closed").exists()
 
 
 @pytest.mark.parametrize("broken", [0, 19])
 def test_errors_of_encoding_are_errors_of_writing(tmp_path, monkeypatch, broken):
-    get_writer = videos.imageio.get_writer
+    get_writer = imageio.get_writer
 
     def breaking(*args, **kwargs):
         writer = get_writer(*args, **kwargs)
@@ -134,7 +134,7 @@ def test_errors_of_encoding_are_errors_of_writing(tmp_path, monkeypatch, broken)
         writer.append_data = append_data
         return writer
 
-    monkeypatch.setattr(videos.imageio, "get_writer", breaking)
+    monkeypatch.setattr(imageio, "get_writer", breaking)
     with pytest.raises(OSError, match="the disk is full"):
         videos.write_video(iter(noise_frames(20)), tmp_path / "a.mp4", fps=10)
     assert list(tmp_path.iterdir()) == []

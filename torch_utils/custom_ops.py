@@ -148,11 +148,33 @@ def _for_cuda(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
     if home is None:
         raise RuntimeError("no nvcc on the path: install a CUDA toolkit, or say in CUDA_HOME where it is")
     cpp_extension.CUDA_HOME = str(home)
-    names = {"{}{}".format(*torch.cuda.get_device_capability(device)) for device in range(torch.cuda.device_count())}
-    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in sorted(names)]
-    return {"extra_cflags": ["-O3"], "extra_cuda_cflags": ["-O3", *targets]}, (
-        _version(str(home / "bin" / "nvcc")) + _version(cpp_extension.get_cxx_compiler())
+    nvcc = str(home / "bin" / "nvcc")
+    return {"extra_cflags": ["-O3"], "extra_cuda_cflags": ["-O3", *_cuda_targets()]}, (
+        _version(nvcc) + _version(cpp_extension.get_cxx_compiler()) + os.environ.get("TORCH_CUDA_ARCH_LIST", "")
     )
+
+
+def _cuda_targets() -> list[str]:
+    """Arguments of nvcc for the GPUs in sight; none where there are none and TORCH_CUDA_ARCH_LIST tells the builder."""
+    devices = range(torch.cuda.device_count())
+    names = sorted({"{}{}".format(*torch.cuda.get_device_capability(device)) for device in devices})
+    if not names and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        names = _usual_architectures(torch.version.cuda)
+        listed = ", ".join(f"{name[:-1]}.{name[-1]}" for name in names)
+        print(
+            f"No GPU in sight: building for compute capability {listed}, the usual ones of CUDA {torch.version.cuda}; "
+            "TORCH_CUDA_ARCH_LIST names others",
+            file=sys.stderr,
+        )
+    return [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+
+
+def _usual_architectures(cuda: str | None) -> list[str]:
+    """What data centres have that this version of CUDA compiles for."""
+    version = tuple(int(part) for part in (cuda or "11.8").split(".")[:2])
+    oldest = ["70"] if version < (13, 0) else []
+    newest = ["100"] if version >= (12, 8) else []
+    return [*oldest, "80", "86", *(["90"] if version >= (11, 8) else []), *newest]
 
 
 def cuda_home() -> Path | None:

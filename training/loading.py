@@ -64,6 +64,12 @@ def load_network(
         return _at_rest(network).to(device or "cpu")
 
 
+def stored_names(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> list[str]:
+    """What a snapshot or exported file holds, by name; UserError as for `load_network`."""
+    with _errors_in_one_line(path_or_url):
+        return list(_entries(path_or_url, trust_pickle))
+
+
 def load_snapshot(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> dict[str, Any]:
     """What can be rebuilt of a snapshot: its networks on the CPU, as by `load_network`, and plain values.
 

@@ -60,7 +60,9 @@ def modulated_conv2d(
     `fused_modconv` puts the styles into the weights of one grouped convolution; otherwise they scale the activations,
     which gives the same picture.  float16 input is scaled ahead of time so that nothing overflows.
     """
-    x, scale = _modulated_conv2d(x, weight, styles, up, padding, resample_filter, demodulate, flip_weight, fused_modconv)
+    x, scale = _modulated_conv2d(
+        x, weight, styles, up, padding, resample_filter, demodulate, flip_weight, fused_modconv=fused_modconv
+    )
     if scale is not None:
         x = x * scale[:, :, None, None]
     return x if noise is None else x + noise.to(x.dtype)

@@ -7,7 +7,6 @@ import importlib
 import os
 from typing import Any, NamedTuple
 
-import mrcfile
 import numpy as np
 import torch
 from scipy import sparse
@@ -68,6 +67,8 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
 
 def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
     """Write a density lattice as an .mrc file, x flipped: the form in which this family of tools shares shapes."""
+    import mrcfile  # here: nothing else needs it
+
     with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as volume:
         volume.set_data(np.ascontiguousarray(densities[::-1]))
 

@@ -34,7 +34,7 @@ from training.batches import Batch, BatchSource
 from training.checkpoint import load_state, save_snapshot, save_state, state_paths
 from training.config import ADA_INTERVAL, R1_INTERVAL, TrainingConfig
 from training.dataset import HeadDataset
-from training.loading import load_network
+from training.loading import load_network, stored_names
 from training.loss import Outcome
 from training.run_folder import LOG_NAME, OPTIONS_NAME, find_unfinished, lock_run
 from training.schedules import ema_decay
@@ -107,6 +107,7 @@ class Trainer:
         self.stats = training_stats.Collector()
         self.real_signs = training_stats.Collector("Loss/signs/real", keep_previous=False)
         self.not_transferred: dict[str, list[str]] = {}
+        self.begun_anew: list[str] = []
         if state is not None:
             self._load_state_dict(state)
         elif config.resume and self.rank == 0:
@@ -140,9 +141,17 @@ class Trainer:
         )
 
     def _transfer(self) -> None:
-        """Start from the networks of the snapshot to resume from, as far as names and shapes agree."""
+        """Start from the networks of the snapshot to resume from, as far as names and shapes agree.
+
+        Where there is only the averaged generator, as in exported files, both generators start from it.
+        """
+        options = dict(trust_pickle=self.config.trust_pickle)
+        stored = stored_names(self.config.resume, **options)
         for name in ("G", "D", "G_ema"):
-            source = load_network(self.config.resume, name, trust_pickle=self.config.trust_pickle)
+            if name == "D" and name not in stored:
+                self.begun_anew.append(name)
+                continue
+            source = load_network(self.config.resume, name if name in stored else "G_ema", **options)
             self.not_transferred[name] = misc.copy_params_and_buffers(source, getattr(self, name))
 
     def _set_up_phases(self) -> None:
@@ -223,6 +232,8 @@ class Trainer:
         for name, tensors in self.not_transferred.items():
             if tensors:
                 print(f"\n{name}: {len(tensors)} tensors find none of their shape in {config.resume}, such as {tensors[0]}")
+        for name in self.begun_anew:
+            print(f"\n{name}: there is none in {config.resume}; it begins anew")
         print(f"\nTraining to {config.kimg:g} kimg; Ctrl-C finishes the step, saves and stops.\n")
 
     # The loop

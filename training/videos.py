@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
-import imageio.v2 as imageio
 import numpy as np
 import scipy.interpolate
 import torch
@@ -90,6 +89,8 @@ def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int,
     Odd sizes get one more row or column, a copy of the last: the format stores colours for pairs of pixels.  A thread hands
     frames to ffmpeg, a process of its own, while the next are made; at most `QUEUE_FRAMES` wait.
     """
+    import imageio.v2 as imageio  # here: nothing else needs it
+
     settings = dict(codec="libx264", pixelformat="yuv420p", macro_block_size=1, quality=None, output_params=["-crf", str(CRF)])
     with contextlib.ExitStack() as stack:
         temporary = stack.enter_context(atomic_path(path))

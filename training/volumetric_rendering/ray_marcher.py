@@ -23,9 +23,24 @@ def march_weights(densities: torch.Tensor, depths: torch.Tensor) -> torch.Tensor
     length = depths[:, :, 1:] - depths[:, :, :-1]
     density = F.softplus(0.5 * (densities[:, :, :-1] + densities[:, :, 1:]) - 1)
     alpha = 1 - torch.exp(-density * length)
-    passed = torch.cumprod(1 - alpha + 1e-10, dim=2)
+    passed = _Products.apply(1 - alpha + 1e-10)
     passed = torch.cat([torch.ones_like(passed[:, :, :1]), passed[:, :, :-1]], dim=2)
     return alpha * passed
+
+
+class _Products(torch.autograd.Function):
+    """`torch.cumprod` of numbers over zero along axis 2, whose gradient looks for zeros, which makes a GPU's step wait."""
+
+    @staticmethod
+    def forward(ctx, x):
+        products = torch.cumprod(x, dim=2)
+        ctx.save_for_backward(x, products)
+        return products
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, products = ctx.saved_tensors
+        return (grad * products).flip(2).cumsum(dim=2).flip(2) / x
 
 
 def march_rays(

@@ -46,7 +46,10 @@ T* output(const Tensor& tensor) {  // null where there are no elements
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
-void check(cudaError_t status) { TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status)); }
+void check(cudaError_t status) {
+    if (status != cudaSuccess) cudaGetLastError();  // so that nobody else finds it, and takes it for their own
+    TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
+}
 
 // The current stream of a tensor's device, which is the current device while this lives.
 struct Stream {
@@ -72,7 +75,7 @@ template <typename T>
 BiasAct<T> bias_act_of(const Tensor& x, const Optional& scale, const Optional& noise, const Optional& bias, double slope,
                        double gain, double clamp, bool last) {
     int64_t samples = x.size(0), channels = x.size(1), pixels = x.numel() ? x.numel() / samples / channels : 0;
-    if (last && !scale && !noise && x.numel() <= INT32_MAX) pixels *= samples, samples = 1;  // samples do not differ
+    if (last && !scale && !noise && x.numel() <= INT32_MAX / 2) pixels *= samples, samples = 1;  // samples do not differ
     small(channels * pixels);
     for (const Optional& tensor : {scale, noise, bias}) TORCH_CHECK(!tensor || tensor->is_contiguous(), "contiguous operands");
     const int64_t noise_samples = noise && pixels ? noise->numel() / pixels : 1;
@@ -130,7 +133,8 @@ Tensor upfirdn2d_cuda(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t
     const bool last = !x.is_contiguous();
     const auto format = last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
     TORCH_CHECK(x.dim() == 4 && x.is_contiguous(format), "x must be [N, C, H, W], contiguous or channels last");
-    TORCH_CHECK(taps.dim() == 2 && taps.is_contiguous(), "taps must be contiguous, [h, w]");
+    TORCH_CHECK(taps.dim() == 2 && taps.is_contiguous() && taps.scalar_type() == x.scalar_type(),
+                "taps must be contiguous, [h, w], of the picture's type");
     const int64_t height = x.size(2), width = x.size(3), channels = x.size(1);
     const int64_t space_x = width * up_x + left + right - taps.size(1), space_y = height * up_y + top + bottom - taps.size(0);
     TORCH_CHECK(space_x >= 0 && space_y >= 0, "the filter is larger than the picture");
@@ -283,6 +287,7 @@ Tensor composite_cuda(const Tensor& weights, const Tensor& features, const Tenso
 std::tuple<Tensor, Tensor> composite_grad_cuda(const Tensor& grad, const Tensor& weights, const Tensor& features,
                                                const Tensor& order) {
     check_rays(weights, features, order);
+    TORCH_CHECK(grad.is_contiguous() && grad.numel() == features.numel() / features.size(2), "gradient of the sums");
     Tensor grad_weights = at::empty_like(weights), grad_features = at::empty_like(features);
     const Stream stream(features);
     AT_DISPATCH_FLOATING_TYPES(features.scalar_type(), "composite_grad", [&] {
