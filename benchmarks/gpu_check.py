@@ -111,7 +111,8 @@ def _train_on(plan: Plan) -> list[str] | str:
         return "no time is left"
     data = ROOT / "dataset" / "heads-128"
     options = dict(outdir=plan.outdir / "heads", cfg="ffhq", img_data=data / "img.zip", seg_data=data / "seg.zip", gpus=1)
-    options |= dict(preset="heads", resume=ROOT / "models" / "heads-128.pkl", batch=4 if plan.quick else 32, gamma=1, gamma_seg=1)
+    options |= dict(preset="heads", resume=ROOT / "models" / "heads-128.pkl", batch=4 if plan.quick else 32)
+    options |= dict(gamma=1, gamma_seg=1)
     options |= dict(gen_pose_cond=True, device=plan.device, minutes=f"{minutes:.3f}", tick=2, snap=5)
     return _python("train.py", "--restart", *(f"--{name}={value}" for name, value in options.items()))
 
