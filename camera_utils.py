@@ -88,6 +88,19 @@ def project_points(label: torch.Tensor, points: torch.Tensor) -> tuple[torch.Ten
     return ((rays / depth[..., None]) @ intrinsics.mT)[..., :2], depth
 
 
+def create_cam2world_matrix(forward_vector: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """cam2world [N, 4, 4] of cameras at `origin` [N, 3] that look along `forward_vector` [N, 3] without roll."""
+    return look_at(origin, origin + forward_vector)
+
+
+def _on_sphere(horizontal: torch.Tensor, vertical: torch.Tensor, radius: float) -> torch.Tensor:
+    """Positions [N, 3] at azimuths [N] and polar angles [N], as `LookAtPoseSampler.sample` describes them."""
+    vertical = vertical.clamp(1e-5, math.pi - 1e-5)
+    phi = torch.arccos(1 - 2 * (vertical / math.pi))
+    theta = math.pi - horizontal
+    return radius * torch.stack([phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1)
+
+
 class LookAtPoseSampler:
     """Cameras on a sphere that look at a point, as EG3D's scripts call it."""
 
@@ -109,11 +122,53 @@ class LookAtPoseSampler:
         """
         h = torch.randn(batch_size, device=device) * horizontal_stddev + horizontal_mean
         v = torch.randn(batch_size, device=device) * vertical_stddev + vertical_mean
-        v = v.clamp(1e-5, math.pi - 1e-5)
-        phi = torch.arccos(1 - 2 * (v / math.pi))
-        theta = math.pi - h
-        origin = radius * torch.stack([phi.sin() * theta.cos(), phi.cos(), phi.sin() * theta.sin()], dim=-1)
+        origin = _on_sphere(h, v, radius)
         return look_at(origin, torch.as_tensor(lookat_position, dtype=torch.float32, device=device))
+
+
+class GaussianCameraPoseSampler:
+    """Cameras on a sphere that look at the world's origin, as EG3D's scripts call it."""
+
+    @staticmethod
+    def sample(
+        horizontal_mean: float,
+        vertical_mean: float,
+        horizontal_stddev: float = 0.0,
+        vertical_stddev: float = 0.0,
+        radius: float = 1.0,
+        batch_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> torch.Tensor:
+        """cam2world [batch_size, 4, 4] with angles drawn as by `LookAtPoseSampler.sample`."""
+        return LookAtPoseSampler.sample(
+            horizontal_mean,
+            vertical_mean,
+            horizontal_stddev=horizontal_stddev,
+            vertical_stddev=vertical_stddev,
+            radius=radius,
+            batch_size=batch_size,
+            device=device,
+        )
+
+
+class UniformCameraPoseSampler:
+    """Cameras on a sphere that look at the world's origin, with angles spread evenly, as EG3D's scripts call it."""
+
+    @staticmethod
+    def sample(
+        horizontal_mean: float,
+        vertical_mean: float,
+        horizontal_stddev: float = 0.0,
+        vertical_stddev: float = 0.0,
+        radius: float = 1.0,
+        batch_size: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> torch.Tensor:
+        """cam2world [batch_size, 4, 4] with angles up to `horizontal_stddev` and `vertical_stddev` away from the means."""
+        h = (torch.rand(batch_size, device=device) * 2 - 1) * horizontal_stddev + horizontal_mean
+        v = (torch.rand(batch_size, device=device) * 2 - 1) * vertical_stddev + vertical_mean
+        origin = _on_sphere(h, v, radius)
+        return look_at(origin, torch.zeros_like(origin))
 
 
 def orbit_label(

@@ -42,9 +42,11 @@ def _split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
     return planes.unflatten(1, (3, -1, depth))
 
 
-def _sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat: bool = False) -> torch.Tensor:
+def _sample_grids(
+    grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat_axes: trigrid.Axes | None = None
+) -> torch.Tensor:
     """The mean of three 5-D lookups; grids [N, 3, C, D, H, W], points [N, M, 3]."""
-    assert not flat, "only tri-grids are measured"
+    assert flat_axes is None, "only tri-grids are measured"
     points = points * (2 / box_warp)
     found = [
         F.grid_sample(grids[:, index], points[:, None, None][..., list(axes)], align_corners=False)[:, :, 0, 0].mT
@@ -54,10 +56,14 @@ def _sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, fl
 
 
 def _sample_decoded(
-    grids: torch.Tensor, points: torch.Tensor, box_warp: float, layers: tuple[torch.Tensor, ...], flat: bool = False
+    grids: torch.Tensor,
+    points: torch.Tensor,
+    box_warp: float,
+    layers: tuple[torch.Tensor, ...],
+    flat_axes: trigrid.Axes | None = None,
 ) -> torch.Tensor:
     w1, b1, w2, b2 = layers
-    return F.linear(F.softplus(F.linear(_sample_grids(grids, points, box_warp, flat), w1, b1)), w2, b2)
+    return F.linear(F.softplus(F.linear(_sample_grids(grids, points, box_warp, flat_axes), w1, b1)), w2, b2)
 
 
 def _memory_format(channels_last: bool, device: torch.device) -> torch.memory_format:

@@ -18,6 +18,10 @@ _TIMEOUT = (15, 60)  # seconds to connect, and between two parts of the answer
 _CHUNK = 2**20  # bytes
 
 
+class Unreachable(UserError):
+    """There was no connection, or it broke off: trying again may help."""
+
+
 def is_url(path_or_url: str | os.PathLike) -> bool:
     """Whether `path_or_url` is a URL, of whatever scheme, rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path_or_url)) is not None
@@ -28,6 +32,7 @@ def open_url(
     cache_dir: str | os.PathLike | None = None,
     allow_http: bool = False,
     max_bytes: int = MAX_DOWNLOAD,
+    show_progress: bool = True,
 ) -> BinaryIO:
     """The file at a path or an https URL, open for reading bytes; its `name` is where it is on this machine.
 
@@ -35,7 +40,7 @@ def open_url(
     size it had.  Plain http is refused unless `allow_http`.  UserError says in one line why there is no file.
     """
     if is_url(path_or_url):
-        path = _cached(os.fspath(path_or_url), cache_dir, allow_http, max_bytes)
+        path = _cached(os.fspath(path_or_url), cache_dir, allow_http, max_bytes, show_progress)
     else:
         path = existing_path(path_or_url, "file")
     try:
@@ -51,7 +56,9 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multi_pose"
 
 
-def _cached(url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max_bytes: int) -> Path:
+def _cached(
+    url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max_bytes: int, show_progress: bool
+) -> Path:
     """The file in the cache for `url`, after downloading it if need be.  A note beside it holds the URL and the size."""
     scheme, location = _split(url)
     if scheme not in ("https", "http"):
@@ -69,11 +76,12 @@ def _cached(url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max
         raise UserError(f"{error} by setting MULTI_POSE_CACHE") from None
     try:
         with atomic_path(path) as temporary:
-            size = _download(url, temporary, allow_http, max_bytes)
+            size = _download(url, temporary, allow_http, max_bytes, show_progress)
         with atomic_path(note) as temporary:
             temporary.write_text(json.dumps(dict(url=url, size=size)))
     except requests.RequestException as error:
-        raise UserError(f"{url} could not be downloaded: {_reason(error)}; try again, or give the path of a copy") from None
+        kind = Unreachable if isinstance(error, (requests.ConnectionError, requests.Timeout)) else UserError
+        raise kind(f"{url} could not be downloaded: {_reason(error)}; try again, or give the path of a copy") from None
     except OSError as error:
         raise UserError(f"{url} could not be saved in {cache}: {error.strerror}; make room or set MULTI_POSE_CACHE") from None
     return path
@@ -101,7 +109,7 @@ def _is_complete(path: Path, note: Path) -> bool:
         return False
 
 
-def _download(url: str, path: Path, allow_http: bool, max_bytes: int) -> int:
+def _download(url: str, path: Path, allow_http: bool, max_bytes: int, show_progress: bool) -> int:
     """Write the file at `url` to `path`; its size in bytes."""
     with requests.Session() as session:
         if not allow_http:
@@ -115,15 +123,17 @@ def _download(url: str, path: Path, allow_http: bool, max_bytes: int) -> int:
             expected = int(expected) if expected and expected.isdecimal() else None
             if expected is not None and expected > max_bytes:
                 raise _too_large(url, max_bytes)
-            size = _receive(response, path, url, expected, max_bytes)
+            size = _receive(response, path, url, expected, max_bytes, show_progress)
     if size == 0 or expected not in (None, size):
         raise UserError(f"{url}: the download broke off after {size} bytes{f' of {expected}' if expected else ''}; try again")
     return size
 
 
-def _receive(response: requests.Response, path: Path, url: str, expected: int | None, max_bytes: int) -> int:
+def _receive(
+    response: requests.Response, path: Path, url: str, expected: int | None, max_bytes: int, show_progress: bool
+) -> int:
     size = 0
-    bar = progress(total=expected, unit="B", unit_scale=True, unit_divisor=1024, desc="download")
+    bar = progress(total=expected, unit="B", unit_scale=True, unit_divisor=1024, desc="download", disable=not show_progress)
     with open(path, "wb") as file, bar:
         for chunk in response.iter_content(_CHUNK):
             size += len(chunk)

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, BinaryIO, Iterator
 
 
 class UserError(Exception):
@@ -237,3 +237,37 @@ class _Tee:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def open_url(
+    url: str | os.PathLike,
+    cache_dir: str | os.PathLike | None = None,
+    num_attempts: int = 10,
+    verbose: bool = True,
+    return_filename: bool = False,
+    cache: bool = True,
+) -> BinaryIO | str:
+    """`dnnlib.download.open_url` as scripts of this family call it: a file open for reading, or its path.
+
+    A URL is tried `num_attempts` times while there is no connection; `verbose` shows the progress of a download.  Without
+    `cache` nothing of a download stays on the disk, and there is no path to return: ValueError.  UserError says in one line
+    why there is no file.
+    """
+    from . import download  # here: it imports this module
+
+    if return_filename and not cache:
+        raise ValueError("return_filename needs cache=True: a file that is not kept has no name")
+    with contextlib.ExitStack() as stack:
+        if not cache:
+            cache_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        for attempt in range(1, num_attempts + 1):
+            try:
+                file = download.open_url(url, cache_dir, show_progress=verbose)
+                break
+            except download.Unreachable:
+                if attempt == num_attempts:
+                    raise
+    if return_filename:
+        with file:
+            return file.name
+    return file

@@ -189,7 +189,7 @@ def published(module, monkeypatch):
         state["rendering_kwargs"] = dict(state["rendering_kwargs"])
         parts = state["_modules"]
         parts["renderer"] = by_name(renderer, "ImportanceRenderer", monkeypatch, dict(plane_axes=torch.eye(3)))
-        if module.grid_model.flat:  # as in EG3D
+        if module.grid_model.flat_axes:  # as in EG3D
             parts["decoder"] = by_name(triplane, "OSGDecoder", monkeypatch, parts["decoder"].meta.state)
     return Stored(type(module).__name__, state)
 

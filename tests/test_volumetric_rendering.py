@@ -248,15 +248,17 @@ def test_each_grid_has_its_axes(index, axes):
     torch.testing.assert_close(found, (points @ SLOPES)[..., None] / 3, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("index, axes", [(0, (0, 1)), (1, (0, 2)), (2, (2, 0))])
-def test_each_flat_plane_has_its_axes(index, axes):
+@pytest.mark.parametrize("flat_axes, third", [(trigrid.TRIPLANE_AXES, (2, 0)), (trigrid.MENDED_TRIPLANE_AXES, (2, 1))])
+@pytest.mark.parametrize("index", range(3))
+def test_each_flat_plane_has_its_axes(index, flat_axes, third):
+    axes = ((0, 1), (0, 2), third)[index]
     torch.manual_seed(0)
     height, width = 4, 5
     y, x = torch.meshgrid(cell_centres(height), cell_centres(width), indexing="ij")
     grids = torch.zeros([1, 3, 1, 1, height, width])
     grids[0, index, 0, 0] = SLOPES[axes[0]] * x + SLOPES[axes[1]] * y
     points = (torch.rand([1, 30, 3]) * 2 - 1) * BOX / 2 * 0.75
-    found = trigrid.sample_grids(grids, points, BOX, flat=True)[0, :, 0]
+    found = trigrid.sample_grids(grids, points, BOX, flat_axes)[0, :, 0]
     torch.testing.assert_close(found, (SLOPES * points)[0][:, list(axes)].sum(dim=-1) / 3, atol=1e-5, rtol=1e-5)
 
 
@@ -265,7 +267,7 @@ def test_flat_planes_do_not_fade_along_their_normal():
     points[0, :, 2] = torch.tensor([0, 0.5, 0.9]) * BOX
     only_xy = torch.zeros([1, 3, 1, 1, 4, 4])
     only_xy[:, 0] = 3
-    assert trigrid.sample_grids(only_xy, points, BOX, flat=True).flatten().tolist() == pytest.approx([1, 1, 1])
+    assert trigrid.sample_grids(only_xy, points, BOX, trigrid.TRIPLANE_AXES).flatten().tolist() == pytest.approx([1, 1, 1])
 
 
 def test_grids_are_empty_outside_the_box():

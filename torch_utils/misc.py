@@ -59,7 +59,27 @@ def summarize(module: torch.nn.Module) -> str:
     return "\n".join(f"{name:<{widths[0]}}  {params:>{widths[1]}}  {buffers:>{widths[2]}}" for name, params, buffers in rows)
 
 
-# For the text inside published snapshots
+# For other people's scripts, and for the text inside published snapshots
+
+
+def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
+    """All parameters of `module`, then all buffers."""
+    return [tensor for _, tensor in named_params_and_buffers(module)]
+
+
+def print_module_summary(module: torch.nn.Module, inputs: Sequence[Any]) -> Any:
+    """Print `summarize` of `module` and return what it makes of `inputs`."""
+    print(summarize(module))
+    return module(*inputs)
+
+
+@contextlib.contextmanager
+def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
+    """Inside, gradients of a DistributedDataParallel `module` are averaged over processes only if `sync`."""
+    quiet = isinstance(module, torch.nn.parallel.DistributedDataParallel) and not sync
+    with module.no_sync() if quiet else contextlib.nullcontext():
+        yield
+
 
 
 def profiled_function(function: Callable) -> Callable:

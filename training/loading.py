@@ -28,6 +28,7 @@ from training import superresolution, weights_file
 from training.augment import AugmentPipe
 from training.dual_discriminator import DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2
 from training.networks_stylegan2 import Generator
+from training.rendering_settings import MENDED_PLANES
 from training.triplane import TriPlaneGenerator
 from training.volumetric_rendering import renderer
 from training.weights_file import MAX_TENSORS, WeightsFile
@@ -70,11 +71,13 @@ def stored_names(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> 
         return list(_entries(path_or_url, trust_pickle))
 
 
-def load_snapshot(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> dict[str, Any]:
+def load_snapshot(
+    path_or_url: str | os.PathLike, trust_pickle: bool = False, required: tuple[str, ...] = NETWORKS
+) -> dict[str, Any]:
     """What can be rebuilt of a snapshot: its networks on the CPU, as by `load_network`, and plain values.
 
-    Entries other than `NETWORKS` that cannot, such as another project's augmentation, are left out.  UserError as for
-    `load_network`.
+    Entries that cannot be rebuilt, such as another project's augmentation, are left out unless they are `required`.
+    UserError as for `load_network`.
     """
     with _errors_in_one_line(path_or_url):
         snapshot = {}
@@ -82,7 +85,7 @@ def load_snapshot(path_or_url: str | os.PathLike, trust_pickle: bool = False) ->
             try:
                 item = build()
             except ValueError:
-                if key in NETWORKS:
+                if key in required:
                     raise
                 continue
             snapshot[key] = _at_rest(item) if isinstance(item, torch.nn.Module) else item
@@ -181,10 +184,14 @@ def _rebuild(item: Any) -> Any:
     if known is None:
         digest = f" (source {hashlib.sha256(stored.source.encode()).hexdigest()[:12]})" if stored.source else ""
         raise ValueError(f"its class {stored.class_name[:100]!r}{digest} is not known here; {_ADVICE}")
-    _check_renderer(stored)
     tensors = inert_pickle.value(_tensors(item))
     args, kwargs = inert_pickle.value((stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})))
     attributes = {name: inert_pickle.value(stored.state[name]) for name in KEPT_ATTRIBUTES if name in stored.state}
+    if _has_mended_planes(stored):
+        # Settings go where networks go: into snapshots, exported files, and what is built anew from them.
+        for settings in (kwargs, attributes):
+            if isinstance(settings.get("rendering_kwargs"), dict):
+                settings["rendering_kwargs"][MENDED_PLANES] = True
     return _assemble(known, args, kwargs, attributes, tensors)
 
 
@@ -215,13 +222,12 @@ def _assemble(known: type, args: tuple, kwargs: dict, attributes: dict, tensors:
     return network
 
 
-def _check_renderer(stored: _Stored) -> None:
-    """ValueError if the renderer that published generators hold does what this project's does not."""
+def _has_mended_planes(stored: _Stored) -> bool:
+    """Whether the renderer that a published generator holds is that of later EG3D code."""
     modules = stored.state.get("_modules")
     record = modules.get("renderer") if isinstance(modules, dict) else None
     axes = None if record is None else inert_pickle.value(_stored(record).state.get("plane_axes"))
-    if isinstance(axes, torch.Tensor):
-        renderer.check_plane_axes(axes)
+    return isinstance(axes, torch.Tensor) and renderer.has_mended_planes(axes)
 
 
 def _tensors(record: Record) -> dict[str, Record]:

@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Any, Mapping
 
+from training.volumetric_rendering import trigrid
+
 ACTIVATIONS = ("sigmoid", "lrelu", "none")  # of the decoder's colours
 DENSITY_CUT_MARGIN = 0.1  # world units inside the sides of the box where rays see nothing
+MENDED_PLANES = "mended_planes"  # in the settings of EG3D networks whose third plane is (z, y)
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class GridModel:
 
     triplane_size: int = 256  # pixels of a grid
     triplane_depth: int = 1  # its layers
-    flat: bool = False  # EG3D's planes: no depth axis
+    flat_axes: trigrid.Axes | None = None  # of EG3D's planes, which have no depth axis
     decoder_activation: str = "sigmoid"
     decoder_lr_mul: float = 1.0
     use_torgb_raw: bool = False  # a learned layer makes image_raw; otherwise the first three features are it
@@ -57,7 +60,12 @@ class GridModel:
     def from_kwargs(cls, kwargs: Mapping[str, Any]) -> "GridModel":
         """Read `rendering_kwargs`: the one place that says how EG3D's generator differs from PanoHead's."""
         if is_eg3d(kwargs):
-            return cls(flat=True, use_background=False, masked=False, decoder_lr_mul=kwargs.get("decoder_lr_mul", 1))
+            return cls(
+                flat_axes=trigrid.MENDED_TRIPLANE_AXES if kwargs.get(MENDED_PLANES) else trigrid.TRIPLANE_AXES,
+                use_background=False,
+                masked=False,
+                decoder_lr_mul=kwargs.get("decoder_lr_mul", 1),
+            )
         model = cls(
             triplane_size=kwargs["triplane_size"],
             triplane_depth=kwargs["triplane_depth"],

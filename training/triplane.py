@@ -3,6 +3,7 @@
 PanoHead's tri-grid generator (An 2023) and, by its own settings, EG3D's (Chan 2022); `GridModel` says what differs.
 """
 
+import weakref
 from typing import NamedTuple
 
 import torch
@@ -76,6 +77,9 @@ class OSGDecoder(torch.nn.Module):
         """`decode` for the text inside published snapshots: features [N, planes, M, n_features], of which it takes the mean."""
         sigma, rgb = self.decode(sampled_features.mean(1))
         return dict(sigma=sigma, rgb=rgb)
+
+
+_KEPT_GRIDS = weakref.WeakKeyDictionary()  # of generators; outside of them, so that no snapshot stores the grids
 
 
 @persistence.persistent_class
@@ -153,6 +157,11 @@ class TriPlaneGenerator(torch.nn.Module):
         """What the network is made of.  Not an attribute: snapshots hold plain values, no classes of this project by name."""
         return GridModel.from_kwargs(self.rendering_kwargs)
 
+    def _as_weights(self, *tensors):
+        """The tensors in the type of the weights: what a caller computed in float64 gives the picture of float32."""
+        dtype = self.decoder.net[0].weight.dtype
+        return [tensor.to(dtype) for tensor in tensors]
+
     # Labels and latents
 
     def conditioning_label(self, c):
@@ -163,6 +172,7 @@ class TriPlaneGenerator(torch.nn.Module):
 
     def mapping(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False):
         """z [N, z_dim], label c [N, 25] -> ws [N, num_ws, w_dim], pulled toward the mean by `truncation_psi`."""
+        z, c = self._as_weights(z, c)
         return self.backbone.mapping(z, self.conditioning_label(c), truncation_psi, truncation_cutoff, update_emas)
 
     def apply_delta_c(self, z, c, truncation_psi=1, truncation_cutoff=None, update_emas=False):
@@ -170,6 +180,7 @@ class TriPlaneGenerator(torch.nn.Module):
 
         The shift is zero in a generator without `t_mapping`.
         """
+        z, c = self._as_weights(z, c)
         if not self.grid_model.self_adaptive_camera:
             return c, c.new_zeros([c.shape[0], 3])
         shift = self.t_mapping(z, self.conditioning_label(c), truncation_psi, truncation_cutoff, update_emas)[:, 0]
@@ -179,6 +190,7 @@ class TriPlaneGenerator(torch.nn.Module):
 
     def make_grids(self, ws, **synthesis_kwargs):
         """ws [N, num_ws, w_dim] -> the face's grids [N, 3, 32, D, H, W]."""
+        (ws,) = self._as_weights(ws)
         planes = self.backbone.synthesis(ws, **synthesis_kwargs)
         return trigrid.split_planes(planes, self.grid_model.triplane_depth)
 
@@ -186,12 +198,14 @@ class TriPlaneGenerator(torch.nn.Module):
         """ws [N, any, w_dim] -> features [N, 32, B, B] of what is behind the head, or None."""
         if not self.grid_model.use_background:
             return None
+        (ws,) = self._as_weights(ws)
         missing = self.bcg_synthesis.num_ws - ws.shape[1]
         ws = torch.cat([ws, ws[:, -1:].expand(-1, max(missing, 0), -1)], dim=1)
         return self.bcg_synthesis(ws[:, : self.bcg_synthesis.num_ws], **synthesis_kwargs)
 
     def query(self, grids, points, density_noise=0):
         """Density [N, M, 1] before softplus and features [N, M, 32] at points [N, M, 3] in world units."""
+        (points,) = self._as_weights(points)
         sigma, rgb = self.decoder.split(self._decoded(grids, points, self.decoder.layers()))
         return renderer.add_density_noise(sigma, density_noise), rgb
 
@@ -201,7 +215,7 @@ class TriPlaneGenerator(torch.nn.Module):
         return self._decoded(grids, points, (w1, b1, w2[:1], b2[:1]))
 
     def _decoded(self, grids, points, layers):
-        return trigrid.sample_decoded(grids, points, self.rendering_kwargs.box_warp, layers, flat=self.grid_model.flat)
+        return trigrid.sample_decoded(grids, points, self.rendering_kwargs.box_warp, layers, self.grid_model.flat_axes)
 
     def _density_noise(self, density_noise):
         """`density_noise`, or for None what published training left in the snapshots of its first images."""
@@ -209,13 +223,14 @@ class TriPlaneGenerator(torch.nn.Module):
 
     def march(self, grids, c, resolution, density_noise=None) -> March:
         """What the cameras c [N, 25] see of the head alone, ray by ray; `resolution`² rays."""
-        cam2world, intrinsics = camera_utils.unpack_label(c)
+        cam2world, intrinsics = camera_utils.unpack_label(*self._as_weights(c))
         origins, directions = ray_sampler.sample_rays(cam2world, intrinsics, resolution)
         settings, noise = RenderingSettings.from_kwargs(self.rendering_kwargs), self._density_noise(density_noise)
         return renderer.render_rays(lambda p: self.query(grids, p), origins, directions, settings, noise)
 
     def compose(self, ws, seen: March, background, **synthesis_kwargs):
         """Head in front of background, then super-resolution: the dictionary that `synthesis` returns."""
+        (ws,) = self._as_weights(ws)
         size = int(round(seen.depth.shape[1] ** 0.5))
 
         def as_picture(rays):
@@ -240,16 +255,46 @@ class TriPlaneGenerator(torch.nn.Module):
             result["image_mask"] = opacity * 1.002 - 0.001
         return result
 
+    # For scripts that render by hand
+
+    @property
+    def ray_sampler(self):
+        """(cam2world [N, 4, 4], intrinsics [N, 3, 3], resolution) -> origins and directions [N, R, 3]."""
+        return ray_sampler.RaySampler()
+
+    @property
+    def renderer(self):
+        """(planes, decoder, origins, directions, rendering_kwargs) -> features, depth and sum of weights of each ray."""
+        return renderer.ImportanceRenderer()
+
     # Whole pictures
 
-    def synthesis(self, ws, c, neural_rendering_resolution=None, ws_bcg=None, density_noise=None, **synthesis_kwargs):
+    def synthesis(
+        self,
+        ws,
+        c,
+        neural_rendering_resolution=None,
+        ws_bcg=None,
+        density_noise=None,
+        update_emas=False,
+        cache_backbone=False,
+        use_cached_backbone=False,
+        **synthesis_kwargs,
+    ):
         """Pictures of the faces ws [N, num_ws, w_dim] from the cameras c [N, 25] (used as they are).
 
         Returns `image` [N, 3, H, H] and `image_raw` [N, 3, h, h] in about [-1, 1], `image_depth` [N, 1, h, h] in world
         units along the ray, and, but for EG3D's networks, `image_mask` [N, 1, h, h] in about [0, 1].  `ws_bcg` makes the
         background, `ws` where it is None.  Other arguments, such as `noise_mode`, go to the synthesis networks.
+
+        For scripts of this family: `cache_backbone` keeps the grids of `ws`, and a later call with `use_cached_backbone`
+        renders those whatever its ws.  `update_emas` concerns the mapping alone; synthesis keeps no averages.
         """
-        grids = self.make_grids(ws, **synthesis_kwargs)
+        grids = _KEPT_GRIDS.get(self) if use_cached_backbone else None
+        if grids is None:
+            grids = self.make_grids(ws, **synthesis_kwargs)
+        if cache_backbone:
+            _KEPT_GRIDS[self] = grids
         seen = self.march(grids, c, neural_rendering_resolution or self.neural_rendering_resolution, density_noise)
         background = self.make_background(ws if ws_bcg is None else ws_bcg, **synthesis_kwargs)
         return self.compose(ws, seen, background, **synthesis_kwargs)
@@ -264,10 +309,21 @@ class TriPlaneGenerator(torch.nn.Module):
         seen = self.march(face.grids, c, neural_rendering_resolution or self.neural_rendering_resolution)
         return self.compose(face.ws, seen, face.background, **synthesis_kwargs)
 
-    def sample_mixed(self, coordinates, directions, ws, density_noise=None, **synthesis_kwargs):
+    def sample_mixed(
+        self,
+        coordinates,
+        directions,
+        ws,
+        truncation_psi=1,
+        truncation_cutoff=None,
+        update_emas=False,
+        density_noise=None,
+        **synthesis_kwargs,
+    ):
         """`sigma` [N, M, 1] (before softplus) and `rgb` features [N, M, 32] at coordinates [N, M, 3] of the faces ws.
 
-        The field does not depend on `directions`.  Densities are those of the whole box: nothing is cut off.
+        The field does not depend on `directions`.  Densities are those of the whole box: nothing is cut off.  Truncation and
+        `update_emas` concern the mapping, which has made ws already; they are there for scripts that pass them.
         """
         noise = self._density_noise(density_noise)
         sigma, rgb = self.query(self.make_grids(ws, **synthesis_kwargs), coordinates, noise)
@@ -292,5 +348,5 @@ class TriPlaneGenerator(torch.nn.Module):
     ):
         """Pictures of z [N, z_dim] from the camera c [N, 25], which also conditions the mapping; see `synthesis`."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff, update_emas)
-        c, _ = self.apply_delta_c(z, c, update_emas=update_emas)
+        c, _ = self.apply_delta_c(z, c, truncation_psi, truncation_cutoff, update_emas)
         return self.synthesis(ws, c, neural_rendering_resolution, **synthesis_kwargs)

@@ -4,7 +4,7 @@ from typing import Callable
 
 import torch
 
-from training.rendering_settings import RenderingSettings, is_eg3d
+from training.rendering_settings import MENDED_PLANES, GridModel, RenderingSettings, is_eg3d
 
 from . import ray_sampler, sampling, trigrid
 from .ray_marcher import March, march_rays, march_weights, scaled_colours
@@ -20,12 +20,15 @@ def render_rays(
 ) -> March:
     """March rays (origins and directions [N, R, 3]) through `field`.
 
-    Random draws, in this order: jitter [N, R, S, 1], density noise of the coarse samples if any, u [N·R, S_fine], noise of
+    Random draws, in this order: jitter [N, R, S, 1] ([S, N, R, 1] for ``auto`` rays), density noise of the coarse samples if any, u [N·R, S_fine], noise of
     the fine ones.  `density_noise` is the deviation of normal noise on the densities.
     """
     batch, rays, _ = origins.shape
     start, end = ray_limits(origins, directions, settings)
-    jitter = torch.rand([batch, rays, settings.depth_resolution, 1], device=origins.device)
+    if settings.ray_start == "auto":  # published code draws these samples first, and permutes them
+        jitter = torch.rand([settings.depth_resolution, batch, rays, 1], device=origins.device).permute(1, 2, 0, 3)
+    else:
+        jitter = torch.rand([batch, rays, settings.depth_resolution, 1], device=origins.device)
     depths = sampling.stratified_depths(start, end, jitter, settings.disparity_space_sampling)
 
     def look_up(depths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -86,13 +89,50 @@ def cut_density(densities: torch.Tensor, points: torch.Tensor, settings: Renderi
 # For the text inside published snapshots
 
 
-def check_plane_axes(plane_axes: torch.Tensor | None) -> None:
-    """ValueError if the axes [3, 3, 3] that a published renderer holds are those that later code of EG3D gave its planes.
+def has_mended_planes(plane_axes: torch.Tensor | None) -> bool:
+    """Whether the axes [3, 3, 3] that a published renderer holds are those that later code of EG3D gave its planes.
 
     That code mended the third plane, from (z, x) to (z, y); networks trained with it need the mended lookup.
     """
-    if plane_axes is not None and plane_axes.shape == (3, 3, 3) and plane_axes[2].argmax(dim=1).tolist() == [2, 1, 0]:
-        raise ValueError("its planes are those of later EG3D code, with (z, y) as the third; here the third is (z, x)")
+    return plane_axes is not None and plane_axes.shape == (3, 3, 3) and plane_axes[2].argmax(dim=1).tolist() == [2, 1, 0]
+
+
+def generate_planes(flat_axes: trigrid.Axes | None = None) -> torch.Tensor:
+    """The axes [3, 3, 3] of the tri-grid: a row for each coordinate of a lookup, which says what of x, y, z it is.
+
+    With `flat_axes`, such as `trigrid.TRIPLANE_AXES`, those of EG3D's planes; the third is the height above the plane.
+    """
+    axes = trigrid.TRIGRID_AXES if flat_axes is None else [(*order, 3 - sum(order)) for order in flat_axes]
+    return torch.eye(3)[torch.tensor(axes)]
+
+
+def project_onto_planes(planes: torch.Tensor, coordinates: torch.Tensor) -> torch.Tensor:
+    """Points [N, M, 3] in the coordinates of each of the planes [P, 3, 3]: [N·P, M, 3], the last of which is the height."""
+    return (coordinates[:, None] @ planes.mT.to(coordinates)).flatten(0, 1)
+
+
+def sample_from_planes(
+    plane_axes: torch.Tensor,
+    plane_features: torch.Tensor,
+    coordinates: torch.Tensor,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    box_warp: float = 1.0,
+    triplane_depth: int | None = None,
+) -> torch.Tensor:
+    """Features [N, P, M, C] of each plane at points [N, M, 3] in a box of side `box_warp`.
+
+    `plane_features` are [N, P, C, H, W], looked up without their height, or for tri-grids of `triplane_depth` layers
+    [N, P, C·D, H, W].  The networks here take the mean over P in one step: `trigrid.sample_grids`.
+    """
+    places = project_onto_planes(plane_axes, coordinates * (2 / box_warp))
+    features = plane_features.flatten(0, 1)
+    if triplane_depth is None:
+        places = places[:, None, :, :2]
+    else:
+        features, places = features.unflatten(1, (-1, triplane_depth)), places[:, None, None]
+    found = torch.nn.functional.grid_sample(features, places, mode=mode, padding_mode=padding_mode, align_corners=False)
+    return found.flatten(2).mT.unflatten(0, plane_features.shape[:2])
 
 
 class ImportanceRenderer(torch.nn.Module):
@@ -101,10 +141,6 @@ class ImportanceRenderer(torch.nn.Module):
     `planes` [N, 3, C·D, H, W] are a backbone's output; `decoder` takes features [N, planes, M, C] and directions
     [N, M, 3] and returns a dictionary with `sigma` [N, M, 1] and `rgb` [N, M, C]; options are `rendering_kwargs`.
     """
-
-    def __setstate__(self, state):
-        check_plane_axes(state.get("plane_axes"))
-        super().__setstate__(state)
 
     def forward(self, planes, decoder, ray_origins, ray_directions, rendering_options):
         """Rays [N, R, 3] -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1]."""
@@ -128,7 +164,10 @@ class ImportanceRenderer(torch.nn.Module):
     def _grids(planes, options):
         return trigrid.split_planes(planes.flatten(1, -3), options.get("triplane_depth", 1))
 
-    @staticmethod
-    def _look_up(grids, decoder, points, directions, options):
-        features = trigrid.sample_grids(grids, points, options["box_warp"], flat=is_eg3d(options))
+    def _look_up(self, grids, decoder, points, directions, options):
+        flat_axes = None
+        if is_eg3d(options):
+            mended = has_mended_planes(getattr(self, "plane_axes", None))
+            flat_axes = GridModel.from_kwargs({**options, MENDED_PLANES: mended or options.get(MENDED_PLANES)}).flat_axes
+        features = trigrid.sample_grids(grids, points, options["box_warp"], flat_axes)
         return decoder(features[:, None], directions)  # decoders take the mean over planes, which this is already

@@ -106,7 +106,7 @@ class TriPlaneGenerator(torch.nn.Module):
 
     def forward(self, z, c, truncation_psi=1, truncation_cutoff=None, neural_rendering_resolution=None, **synthesis_kwargs):
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
-        c, _ = self.apply_delta_c(z, c)
+        c, _ = self.apply_delta_c(z, c, truncation_psi, truncation_cutoff)
         return self.synthesis(ws, c, neural_rendering_resolution, **synthesis_kwargs)
 
     def trainable_size(self):

@@ -34,7 +34,9 @@ class ImportanceRenderer(torch.nn.Module):
         else:
             start, end = (torch.full_like(origins[..., :1], options[name]) for name in ("ray_start", "ray_end"))
         count = options["depth_resolution"]
-        depths = math_utils.linspace(start, end, count).permute(1, 2, 0, 3).contiguous()
+        depths = math_utils.linspace(start, end, count).permute(1, 2, 0, 3)
+        if options["ray_start"] != "auto":
+            depths = depths.contiguous()
         depths = depths + torch.rand_like(depths) * ((end - start) / (count - 1)).unsqueeze(-2)
         colors, densities = self.samples(planes, decoder, origins, directions, depths, options)
         weights = self.ray_marcher(colors, densities, depths, options)[2]
