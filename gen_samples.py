@@ -33,12 +33,13 @@ def main(
     shape_res: int,
     shape_format: str,
     shape_level: float | None,
+    scale: float,
     **loading: object,
 ) -> None:
     """Draw a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) of each seed.
 
     With --shapes true the density (.mrc) or a mesh in metres is written beside each strip: with a texture and the first
-    view's camera (.glb), or coloured by the vertex (.ply, .obj).
+    view's camera (.glb), coloured by the vertex (.ply, .obj), or closed and in millimetres for printing (.stl).
 
     \b
     python gen_samples.py --network PKL --seeds 0-3 --outdir out --trunc 0.7 --shapes true
@@ -57,7 +58,7 @@ def main(
         strip = [picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)]
         save_image(tile(np.concatenate(strip), columns=len(strip)), folder / f"seed{seed:04d}.png")
         if shapes:
-            save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, labels[0], shape_level)
+            save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, labels[0], shape_level, scale)
     print(f"Wrote {len(seeds)} strips to {folder}")
 
 

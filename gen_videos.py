@@ -53,6 +53,7 @@ def main(
     shape_res: int,
     shape_format: str,
     shape_level: float | None,
+    scale: float,
     **loading: object,
 ) -> None:
     """Film the faces of the seeds in a grid, as an H.264 mp4.
@@ -82,7 +83,7 @@ def main(
         print(f"Wrote {file}")
     for seed in dict.fromkeys(seeds) if shapes else ():
         face, file = inference.prepare(G, ws_of([seed])), folder / f"seed{seed:04d}{shape_format}"
-        save_shape(G, face, file, shape_res, camera(path.view(0)), shape_level)
+        save_shape(G, face, file, shape_res, camera(path.view(0)), shape_level, scale)
 
 
 def plan_videos(

@@ -209,7 +209,7 @@ def closed(mesh):
     return mesh
 
 
-@pytest.mark.parametrize("suffix", shapes.MESH_FORMATS)
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".glb"])
 def test_a_head_has_the_size_of_a_head_in_metres_whatever_the_format(heads, suffix):
     trimesh = pytest.importorskip("trimesh")
     mesh = trimesh.load(heads[suffix], force="mesh", process=False)
@@ -217,6 +217,27 @@ def test_a_head_has_the_size_of_a_head_in_metres_whatever_the_format(heads, suff
     expected = (np.array(CENTRE) + [[-1], [1]] * np.array(SEMI_AXES)) * head_file.METRES
     np.testing.assert_allclose(mesh.bounds, expected, atol=0.001)
     assert closed(mesh).is_watertight and closed(mesh).volume > 0
+
+
+@pytest.mark.parametrize("scale", [1, 0.25])
+def test_a_head_to_print_is_closed_in_millimetres_and_z_up(generator, face, tmp_path, scale):
+    trimesh = pytest.importorskip("trimesh")
+    path = tmp_path / "head.stl"
+    head_file.save_shape(generator, face, path, 48, camera_utils.orbit_label(0.3, -0.1), scale=scale)
+    mesh = trimesh.load(path)
+    bounds = (np.array(CENTRE) + [[-1], [1]] * np.array(SEMI_AXES)) * (head_file.METRES * 1000 * scale)
+    (left, low, back), (right, high, front) = bounds
+    np.testing.assert_allclose(mesh.bounds, [[left, -front, low], [right, -back, high]], atol=scale)
+    assert mesh.is_watertight and mesh.volume > 0
+
+
+def test_what_is_not_closed_is_not_printed(tmp_path):
+    pytest.importorskip("trimesh")
+    corners = np.eye(3, dtype=np.float32)
+    open_surface = shapes.Surface(corners, np.array([[0, 1, 2]]), corners)
+    with pytest.raises(UserError, match="no closed piece"):
+        head_file.save_printable(open_surface, tmp_path / "head.stl")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", [".ply", ".obj"])

@@ -81,7 +81,6 @@ def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
         yield
 
 
-
 def profiled_function(function: Callable) -> Callable:
     """Decorator: torch's profiler shows calls of `function` under its name."""
 

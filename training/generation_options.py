@@ -63,7 +63,7 @@ _SHAPE_OPTIONS = (
     click.option("--shape-res", help="Voxels along a side", type=click.IntRange(min=8), default=512, callback=_WITH_SHAPES),
     click.option(
         "--shape-format",
-        help="Density volume (.mrc), or mesh: .glb has a texture",
+        help="Density volume (.mrc), or mesh: .glb has a texture, .stl is for printing",
         type=click.Choice(SHAPE_FORMATS),
         default=SHAPE_FORMATS[0],
         callback=_WITH_SHAPES,
@@ -72,6 +72,13 @@ _SHAPE_OPTIONS = (
         "--shape-level",
         help=f"Density at a mesh's surface  [default: {DEFAULT_LEVEL:g}, or half the highest where no density reaches it]",
         type=cli.FiniteFloat(min=EMPTY_DENSITY, min_open=True),
+        callback=_WITH_SHAPES,
+    ),
+    click.option(
+        "--scale",
+        help="Size of an .stl, for printing: 1 is life size in millimetres, 0.5 half of it",
+        type=cli.FiniteFloat(min=0, min_open=True),
+        default=1.0,
         callback=_WITH_SHAPES,
     ),
 )
@@ -83,7 +90,7 @@ def network_options(function: Callable) -> Callable:
 
 
 def shape_options(function: Callable) -> Callable:
-    """Options of exported shapes; passed on as shapes, shape_res, shape_format, shape_level."""
+    """Options of exported shapes; passed on as shapes, shape_res, shape_format, shape_level, scale."""
     return _apply(_SHAPE_OPTIONS, function)
 
 

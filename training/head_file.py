@@ -1,6 +1,7 @@
-"""A head as a file for other programs: .glb with a baked texture, .obj and .ply with a colour at each vertex, .mrc.
+"""A head as a file for other programs: .glb with a baked texture, .obj and .ply with a colour at each vertex, .stl, .mrc.
 
-Meshes are in metres, y up, looking along z; a .glb also holds a camera with its focal length.
+Meshes are in metres, y up, looking along z; a .glb also holds a camera with its focal length.  An .stl has no unit and is for
+printers, which take its numbers for millimetres and z for up.
 """
 
 import math
@@ -13,6 +14,7 @@ import PIL.Image
 import torch
 
 import camera_utils
+from dnnlib import UserError
 from dnnlib.util import atomic_path
 from training import shapes
 from training.mesh_atlas import Atlas, unfold
@@ -33,16 +35,18 @@ def save_shape(
     resolution: int,
     camera: torch.Tensor,
     level: float | None = None,
+    scale: float = 1.0,
 ) -> None:
     """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of `shapes.SHAPE_FORMATS`).
 
     `level` is the density at a mesh's surface, `shapes.usual_level` for None; `camera` [1, 25] goes along in a .glb.
+    `scale` is the size of an .stl, 1 for life size.
     """
     densities = shapes.density_grid(G, face, resolution)
     if Path(path).suffix == shapes.VOLUME_FORMAT:
         shapes.save_volume(densities, path)
     else:
-        save_head(G, face, densities, path, camera, level)
+        save_head(G, face, densities, path, camera, level, scale=scale)
 
 
 def save_head(
@@ -53,15 +57,18 @@ def save_head(
     camera: torch.Tensor,
     level: float | None = None,
     photos: Sequence[Shot] = (),
+    scale: float = 1.0,
 ) -> None:
     """Write the mesh of a face whose `shapes.density_grid` is `densities`, as the suffix of `path` says.
 
-    `level` and `camera` are as in `save_shape`.  Where `photos` see the surface, a .glb has their colours.
+    `level`, `camera` and `scale` are as in `save_shape`.  Where `photos` see the surface, a .glb has their colours.
     """
     surface = shapes.surface(densities, G.rendering_kwargs.box_warp, level)
     if Path(path).suffix == ".glb":
         atlas = unfold(surface.vertices, surface.faces, min(MAX_TEXELS, TEXELS_PER_PIXEL * G.img_resolution))
         save_glb(surface, atlas, texture(G, face, surface, atlas, photos), camera, path)
+    elif Path(path).suffix == ".stl":
+        save_printable(surface, path, scale)
     else:
         save_colored(surface, vertex_colors(G, face, surface.vertices), path)
 
@@ -72,6 +79,22 @@ def save_colored(surface: Surface, colors: np.ndarray, path: str | os.PathLike) 
     mesh = trimesh.Trimesh(surface.vertices * METRES, surface.faces, vertex_colors=colors, process=False)
     with atomic_path(path) as temporary:
         mesh.export(temporary)
+
+
+def save_printable(surface: Surface, path: str | os.PathLike, scale: float = 1.0) -> None:
+    """Write a mesh as a binary .stl file: millimetres times `scale`, z up, without loose pieces.
+
+    The density grid is empty at its border, so that the surface is closed; UserError if it is not all the same, which a
+    printer cannot fill.
+    """
+    trimesh = shapes.require_mesh_package("trimesh")
+    x, y, z = (surface.vertices * (METRES * 1000 * scale)).T
+    mesh = trimesh.Trimesh(np.stack([x, -z, y], axis=1), surface.faces)
+    pieces = mesh.split(only_watertight=True)
+    if not len(pieces):
+        raise UserError(f"{path}: the surface has no closed piece to print; try another --shape-level")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(max(pieces, key=lambda piece: piece.volume).export(file_type="stl"))
 
 
 def save_glb(surface: Surface, atlas: Atlas, picture: np.ndarray, camera: torch.Tensor, path: str | os.PathLike) -> None:

@@ -18,7 +18,7 @@ from torch_utils.device import free_memory
 from training.triplane import Face, TriPlaneGenerator
 
 VOLUME_FORMAT = ".mrc"
-MESH_FORMATS = (".ply", ".obj", ".glb")
+MESH_FORMATS = (".ply", ".obj", ".glb", ".stl")
 SHAPE_FORMATS = (VOLUME_FORMAT, *MESH_FORMATS)
 EMPTY_DENSITY = -1000.0  # what the border of a lattice is set to
 DEFAULT_LEVEL = 10.0  # density (before softplus) of the surface: customary in this family of networks

@@ -20,8 +20,8 @@ def render_rays(
 ) -> March:
     """March rays (origins and directions [N, R, 3]) through `field`.
 
-    Random draws, in this order: jitter [N, R, S, 1] ([S, N, R, 1] for ``auto`` rays), density noise of the coarse samples if any, u [N·R, S_fine], noise of
-    the fine ones.  `density_noise` is the deviation of normal noise on the densities.
+    Random draws, in this order: jitter [N, R, S, 1] ([S, N, R, 1] for ``auto`` rays), density noise of the coarse samples
+    if any, u [N·R, S_fine], noise of the fine ones.  `density_noise` is the deviation of normal noise on the densities.
     """
     batch, rays, _ = origins.shape
     start, end = ray_limits(origins, directions, settings)
