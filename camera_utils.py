@@ -18,6 +18,7 @@ MIRRORED_ENTRIES = (1, 2, 3, 4, 8)  # what changes sign when x becomes -x in the
 
 DEFAULT_RADIUS = 2.7  # distance of the labelled cameras from the head, in world units
 DEFAULT_FOCAL = 4.2647  # focal length of the labelled cameras, in picture widths
+PIXEL_FOCAL = 50  # a focal length over it is in pixels: in picture widths it would be a view of one degree
 DEFAULT_FOV_DEGREES = 18.837  # what the scripts offer as its field of view
 FRONT = math.pi / 2  # azimuth and polar angle of the frontal camera
 
@@ -47,6 +48,16 @@ def shift_label(label: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
     moved = label.clone()
     moved[..., POSITION_ENTRIES] += shift
     return moved
+
+
+def is_in_pixels(label: list[float]) -> bool:
+    """Whether the intrinsics of one label, 25 numbers, are in pixels: a long focal length and a principal point beyond 1."""
+    return label[16] > PIXEL_FOCAL and label[18] > 1
+
+
+def pixels_to_widths(label: list[float], width: int) -> list[float]:
+    """The label, 25 numbers, of a square picture of `width` pixels with its intrinsics in picture widths, not in pixels."""
+    return [*label[:16], *(number / width for number in label[16:22]), *label[22:]]
 
 
 def intrinsics_from_focal(focal: float = DEFAULT_FOCAL, device: torch.device | str = "cpu") -> torch.Tensor:

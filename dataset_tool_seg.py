@@ -12,18 +12,19 @@ from pathlib import Path, PurePosixPath
 import click
 from PIL import Image
 
-from camera_utils import LABEL_DIM
+from camera_utils import LABEL_DIM, is_in_pixels, pixels_to_widths
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, ArchiveWriter, read_labels
 from dnnlib.util import is_power_of_two
 from training import dataset_report
-from training.dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
+from training.dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 from training.images import JPEG_QUALITY
 
 MIN_SIZE, MAX_SIZE = 4, 4096  # pixels of a side: the networks start at 4, and training reads pictures whole
 TRANSFORMS = ("center-crop", "center-crop-wide")
 CHECK_OPTIONS = {"check", "img_source", "seg_source", "sheet"}
 PICTURES_PER_FOLDER = 1000
+CLASSES_SHOWN = 12  # of a class map
 
 
 @dataclass(frozen=True)
@@ -74,18 +75,20 @@ def convert(
 
     A pair that cannot be used is left out and counted.  UserError if that leaves nothing; then nothing is written.
     """
-    left_out = Tally()
+    left_out, mended = Tally(), Tally()
     labels = read_labels(images)
     pairs = _usable_pairs(images, masks, labels, left_out)
     if output.use_basename:
         _refuse_clashes(pairs)
     written: list[tuple[str, str]] = []  # new name, source name
     with ArchiveWriter(img_dest) as img_writer, ArchiveWriter(seg_dest) as seg_writer:
-        for ready in _ready_pairs(images, masks, pairs, framing, output.ext, left_out, max_images):
+        for ready in _ready_pairs(images, masks, pairs, framing, output.ext, left_out, mended, max_images):
             name = output.stem(len(written), ready.pair.image)
             img_writer.write(f"{name}.{output.ext}", ready.image)
             seg_writer.write(f"{name}.png", ready.mask)
             written.append((f"{name}.{output.ext}", ready.pair.image))
+            if labels is not None:
+                labels[ready.pair.image] = _in_picture_widths(labels[ready.pair.image], ready, mended)
             size = ready.size
         if not written:
             raise UserError("nothing to write: " + ("; ".join(left_out.lines()) or f"no pictures in {images.path}"))
@@ -93,6 +96,7 @@ def convert(
         img_writer.write(LABELS_NAME, json.dumps({"labels": entries}).encode())
     kept = "without labels, which training needs" if labels is None else "with their labels"
     report = [f"wrote {len(written)} pairs of {size[0]}x{size[1]} to {img_dest} and {seg_dest}, {kept}"]
+    report += [f"mended {line}" for line in mended.lines()]
     return report + [f"left out {left_out.total}"] + [f"  {line}" for line in left_out.lines()]
 
 
@@ -110,11 +114,27 @@ def _usable_pairs(images: Archive, masks: Archive, labels: dict[str, list[float]
         label = labels.get(pair.image)
         if label is None:
             left_out.add("image without a label", pair.image)
-        elif len(label) != LABEL_DIM or not all(map(math.isfinite, label)):
+        elif len(label) != LABEL_DIM:
             left_out.add(f"image whose label is not {LABEL_DIM} numbers", pair.image)
+        elif not all(map(math.isfinite, label)):
+            left_out.add("image whose label holds NaN or infinity", pair.image)
         else:
             usable.append(pair)
     return usable
+
+
+def _in_picture_widths(label: list[float], ready: "_Ready", mended: Tally) -> list[float]:
+    """The label with intrinsics in pixels of the source divided by its width; UserError where that would not hold."""
+    if not is_in_pixels(label):
+        return label
+    width, height = ready.source_size
+    if width != height:
+        raise UserError(
+            f"the label of {ready.pair.image} has intrinsics in pixels (focal length {label[16]:g}) and the photo is "
+            f"{width}x{height}: crop photos to squares and give intrinsics in picture widths"
+        )
+    mended.add("intrinsics in pixels, divided by the picture's width", ready.pair.image)
+    return pixels_to_widths(label, width)
 
 
 def _refuse_clashes(pairs: list[Pair]) -> None:
@@ -130,9 +150,11 @@ class _Ready:
     """A pair as it will be written."""
 
     pair: Pair
-    size: tuple[int, int]  # pixels
+    source_size: tuple[int, int]  # pixels
+    size: tuple[int, int]
     image: bytes
     mask: bytes
+    scaled: bool  # the mask was 0 and 1
 
 
 def _ready_pairs(
@@ -142,9 +164,13 @@ def _ready_pairs(
     framing: Framing,
     ext: str,
     left_out: Tally,
+    mended: Tally,
     max_images: int | None,
 ) -> Iterator[_Ready]:
-    """Resized and encoded pairs, at most `max_images`, all of one size; the others are counted in `left_out`."""
+    """Resized and encoded pairs, at most `max_images`, all of one size; the others are counted in `left_out`.
+
+    Masks of 0 and 1 are scaled and counted in `mended`; UserError for maps of other classes.
+    """
 
     def prepare(pair: Pair) -> _Ready | Unusable:
         try:
@@ -153,8 +179,17 @@ def _ready_pairs(
             return reason
         if framing.size is None:
             _check_size(pair.image, image.size)
+        classes = mask_classes(mask)
+        if classes and classes[-1] > 1:
+            raise UserError(
+                f"{pair.mask} is a map of classes ({_shortened(classes)}), not a mask: "
+                "write 255 where the head is, and 0 elsewhere"
+            )
+        if classes:
+            mask = mask.point(lambda level: 255 * level)
+        source_size = image.size
         image, mask = framing.apply(image, mask)
-        return _Ready(pair, image.size, _encode(image, ext), _encode(mask, "png"))
+        return _Ready(pair, source_size, image.size, _encode(image, ext), _encode(mask, "png"), bool(classes))
 
     count, first = 0, None
     with cli.progress(total=min(len(pairs), max_images or len(pairs)), unit="image") as bar:
@@ -167,12 +202,19 @@ def _ready_pairs(
             if ready.size != first.size:
                 widths = f"{ready.pair.image} is {ready.size[0]} pixels wide and {first.pair.image} {first.size[0]}"
                 raise UserError(f"{widths}; give --resolution to make them alike")
+            if ready.scaled:
+                mended.add("mask of 0 and 1, scaled to 0 and 255", ready.pair.mask)
             yield ready
             bar.update()
             count += 1
             if count == max_images:
                 left_out.add("pair beyond --max-images", count=len(pairs) - seen)
                 break
+
+
+def _shortened(classes: list[int]) -> str:
+    shown = ", ".join(map(str, classes[:CLASSES_SHOWN]))
+    return f"{shown}, ... up to {classes[-1]}" if len(classes) > CLASSES_SHOWN else shown
 
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
@@ -286,8 +328,9 @@ def main(
     """Make a data set for training of photos and head masks, or check one.
 
     Images and masks pair by name.  Images become RGB, what is transparent in them black.  Masks become grey, 255 for the
-    head: from their alpha, or their luminance.  Labels are kept as they are, so they must hold for the pictures that are
-    written.  What lacks its counterpart or its label, or cannot be read, is left out and counted.
+    head: from their alpha, or their luminance; 0 and 1 are scaled.  Labels are kept as they are, so they must hold for the
+    pictures that are written; only intrinsics in pixels of square photos are divided by the picture's width.  What lacks
+    its counterpart or its label, or cannot be read, is left out and counted.
 
     --transform center-crop keeps the middle square; center-crop-wide keeps the middle part of the proportions of
     --resolution, black above and below.

@@ -157,7 +157,8 @@ class ArchiveWriter:
 def read_labels(archive: Archive) -> dict[str, list[float]] | None:
     """The labels in dataset.json by file name, or None if there is no such file or it has none.
 
-    Numbers may be written as text.  How many there are, and whether they are finite, is for the caller to check.
+    Numbers may be written as text, and names as on Windows or with a leading ``./``.  How many numbers there are, and
+    whether they are finite, is for the caller to check.
 
     Raises UserError if the file is not ``{"labels": [[name, [numbers]], ...]}``.
     """
@@ -179,7 +180,7 @@ def read_labels(archive: Archive) -> dict[str, list[float]] | None:
             name, numbers = entry
             if isinstance(numbers, (str, dict)):
                 raise TypeError
-            labels[name.replace("\\", "/")] = [float(number) for number in numbers]
+            labels[PurePosixPath(name.replace("\\", "/")).as_posix()] = [float(number) for number in numbers]
         except (TypeError, ValueError, AttributeError, OverflowError):
             raise UserError(f"{where}: entry {index} is not of the form [name, [25 numbers]]") from None
     return labels

@@ -1,6 +1,7 @@
 """Folders and zips read and written alike; damage, bombs and failures."""
 
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -170,6 +171,12 @@ def labels_of(tmp_path, text):
 def test_labels_may_be_numbers_or_text(tmp_path):
     labels = labels_of(tmp_path, json.dumps({"labels": [["a\\b.png", ["0.5", 1]], ["c.png", []]]}))
     assert labels == {"a/b.png": [0.5, 1.0], "c.png": []}
+
+
+def test_labels_may_name_their_folder_and_say_nan(tmp_path):
+    entries = [["./a.png", [1]], [".\\sub\\b.png", [2]], [".hidden/c.png", [math.nan]]]
+    labels = labels_of(tmp_path, json.dumps({"labels": entries}))
+    assert list(labels) == ["a.png", "sub/b.png", ".hidden/c.png"] and math.isnan(labels[".hidden/c.png"][0])
 
 
 def test_no_labels(tmp_path):

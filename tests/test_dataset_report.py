@@ -90,6 +90,13 @@ def test_every_fault_is_named(data):
     assert "\nnot sound: 8 faults\n" in result.output
 
 
+def test_masks_of_classes_are_named(data):
+    for name, most in (("0", 1), ("1", 3)):
+        Image.fromarray((np.arange(32, dtype=np.uint8) % (most + 1))[None].repeat(32, 0)).save(data / "seg" / f"{name}.png")
+    output = check(data).output
+    assert "mask of 0 and 1 instead of 0 and 255: 1 (0.png)" in output and "mask that is a map of classes: 1 (1.png)" in output
+
+
 def test_a_set_without_labels_is_not_sound(data):
     (data / "img" / "dataset.json").unlink()
     result = check(data)

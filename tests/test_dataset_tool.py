@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import zipfile
 
 import numpy as np
@@ -138,6 +139,66 @@ def test_what_is_left_out_is_counted_with_the_reason(tmp_path):
     with Archive(tmp_path / "out" / "img.zip") as images:
         assert images.names == ["00000/img00000000.png", "dataset.json"]
         assert picture(images, images.names[0]).getpixel((0, 0)) == (70, 70, 70)  # g.png
+
+
+def rewrite_labels(tmp_path, change):
+    """dataset.json of img/ with `change(name, numbers)` for each entry."""
+    path = tmp_path / "img" / "dataset.json"
+    entries = json.loads(path.read_text())["labels"]
+    path.write_text(json.dumps({"labels": [change(name, [float(n) for n in numbers]) for name, numbers in entries]}))
+
+
+@pytest.mark.parametrize("prefix", ["./", ".\\"])
+def test_labels_may_name_pictures_from_their_folder(tmp_path, prefix):
+    make_source(tmp_path)
+    rewrite_labels(tmp_path, lambda name, numbers: [prefix + name, numbers])
+    result = run(tmp_path)
+    assert "wrote 2 pairs" in result.output and "left out 0" in result.output
+
+
+def test_labels_of_nan_are_called_so(tmp_path):
+    make_source(tmp_path)
+    rewrite_labels(tmp_path, lambda name, numbers: [name, [math.nan, *numbers[1:]] if name == "b.jpg" else numbers])
+    assert "image whose label holds NaN or infinity: 1 (b.jpg)" in run(tmp_path).output
+
+
+def test_masks_of_0_and_1_are_scaled(tmp_path):
+    make_source(tmp_path)
+    for path in (tmp_path / "seg").iterdir():
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
+    Image.new("L", (32, 32)).save(tmp_path / "seg" / "b.png")  # an empty mask stays one
+    result = run(tmp_path)
+    assert "mended mask of 0 and 1, scaled to 0 and 255: 1 (a.png)" in result.output
+    with Archive(tmp_path / "out" / "seg.zip") as masks:
+        assert picture(masks, masks.names[0]).getextrema() == (0, 255)
+        assert picture(masks, masks.names[1]).getextrema() == (0, 0)
+
+
+def test_maps_of_classes_are_refused_with_the_classes(tmp_path):
+    make_source(tmp_path)
+    Image.fromarray(np.arange(32, dtype=np.uint8).clip(0, 18)[None].repeat(32, 0) // 6 * 5).save(tmp_path / "seg" / "b.png")
+    assert_refused(run(tmp_path), tmp_path, "b.png is a map of classes (0, 5, 10, 15)", 1)
+    Image.fromarray(np.arange(32, dtype=np.uint8)[None].repeat(32, 0)).save(tmp_path / "seg" / "b.png")
+    assert_refused(run(tmp_path), tmp_path, "(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ... up to 31)", 1)
+
+
+def in_pixels(name, numbers):
+    return [name, [*LABEL[:16], *(32 * n for n in LABEL[16:22]), *LABEL[22:]]]
+
+
+def test_intrinsics_in_pixels_are_divided_by_the_width(tmp_path):
+    make_source(tmp_path)
+    rewrite_labels(tmp_path, in_pixels)
+    result = run(tmp_path, "--resolution", "16x16")
+    assert "mended intrinsics in pixels, divided by the picture's width: 2 (a.png, b.jpg)" in result.output
+    labels = json.loads(Archive(tmp_path / "out" / "img.zip").read("dataset.json"))["labels"]
+    assert all(numbers == pytest.approx(LABEL) for _, numbers in labels)
+
+
+def test_intrinsics_in_pixels_of_photos_that_are_not_square_are_refused(tmp_path):
+    make_source(tmp_path, size=(32, 20))
+    rewrite_labels(tmp_path, in_pixels)
+    assert_refused(run(tmp_path, "--resolution", "16x16"), tmp_path, "the photo is 32x20", 1)
 
 
 def test_images_without_a_label_are_left_out_where_others_have_one(tmp_path):

@@ -14,6 +14,7 @@ from dnnlib import UserError
 from dnnlib.archive import Archive, stem
 
 EXAMPLES_SHOWN = 3  # names beside each count
+MAX_CLASS = 63  # a mask no level of which is over it holds numbers of classes; faint edges alone make no mask
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ def decode_mask(data: bytes) -> Image.Image:
     Raises UserError if it cannot be decoded.
     """
     return _decode(data, _to_coverage)
+
+
+def mask_classes(mask: Image.Image) -> list[int]:
+    """The classes that a mask (L) holds instead of levels up to 255, such as [0, 1], in order; empty for any other mask."""
+    most = mask.getextrema()[1]
+    if not 0 < most <= MAX_CLASS:
+        return []
+    return [level for level, count in enumerate(mask.histogram()) if count]
 
 
 def map_in_order(function: Callable[[Any], Any], items: Iterable) -> Iterator[Any]:

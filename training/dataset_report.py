@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 import camera_utils
 from camera_utils import DEFAULT_FOCAL, DEFAULT_RADIUS, LABEL_DIM
@@ -15,7 +16,7 @@ from dnnlib.archive import LABELS_NAME, Archive, read_labels
 from dnnlib.util import is_power_of_two, make_output_dir
 
 from .contact_sheet import draw_cell, draw_sheet
-from .dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
+from .dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 
 SHEET_SAMPLES = 40
 ORTHONORMAL_TOLERANCE = 0.01  # rotations fitted to photos are off by 0.003 in published labels
@@ -39,7 +40,7 @@ class _Seen:
     """What one pair that can be read looks like."""
 
     sizes: dict[str, tuple[int, int]]
-    marks_head: bool
+    mask_fault: str | None
     cell: np.ndarray | None  # for the contact sheet
 
 
@@ -143,12 +144,12 @@ def _check_pictures(
             image, mask = load_pair(images, masks, pair)
         except Unusable as reason:
             return reason
-        marks_head = mask.getextrema()[1] >= HEAD_LEVEL
+        mask_fault = _mask_fault(mask)
         cell = None
         if pair.image in on_sheet:
-            is_faulty = pair.image in found.faulty or not marks_head
+            is_faulty = pair.image in found.faulty or mask_fault is not None
             cell = draw_cell(image, mask, cameras.get(pair.image), pair.image, is_faulty)
-        return _Seen({"image": image.size, "mask": mask.size}, marks_head, cell)
+        return _Seen({"image": image.size, "mask": mask.size}, mask_fault, cell)
 
     cells = {}
     for seen, pair in zip(cli.progress(map_in_order(inspect, pairs), total=len(pairs), unit="image"), pairs):
@@ -157,8 +158,8 @@ def _check_pictures(
             continue
         for what, size in seen.sizes.items():
             found.sizes[what][size] += 1
-        if not seen.marks_head:
-            found.faults.add("mask that marks no head", pair.mask)
+        if seen.mask_fault is not None:
+            found.faults.add(seen.mask_fault, pair.mask)
         if seen.cell is not None:
             cells[pair.image] = seen.cell
     for what, sizes in found.sizes.items():
@@ -166,6 +167,14 @@ def _check_pictures(
             common = sizes.most_common(1)[0][0]
             found.faults.add(f"{what} of another size than most ({common[0]}x{common[1]})", count=sizes.total() - sizes[common])
     return [cells[name] for name in on_sheet if name in cells]
+
+
+def _mask_fault(mask: Image.Image) -> str | None:
+    """What kind of fault a mask (L) has, or None."""
+    classes = mask_classes(mask)
+    if classes:
+        return "mask that is a map of classes" if classes[-1] > 1 else "mask of 0 and 1 instead of 0 and 255"
+    return None if mask.getextrema()[1] >= HEAD_LEVEL else "mask that marks no head"
 
 
 def _spread(pairs: list[Pair], cameras: dict[str, torch.Tensor]) -> dict[str, None]:
