@@ -55,6 +55,50 @@ def test_one_process_builds_and_nothing_else_is_left(tmp_path):
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".so"]
 
 
+BUILD_UNTIL_KILLED = """
+import pathlib, sys, time
+from torch_utils import custom_ops
+built = pathlib.Path(sys.argv[1])
+with custom_ops._file_lock(built.with_suffix(".lock")), custom_ops._build_folder(built) as folder:
+    (folder / "half.o").touch()
+    print("building", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_build_left_goes_with_the_next_one_and_running_builds_stay(tmp_path):
+    builds = {}
+    for name in ("multi_pose_killed.so", "multi_pose_cuda_running.so"):
+        arguments = [sys.executable, "-c", BUILD_UNTIL_KILLED, str(tmp_path / name)]
+        builds[name] = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        for process in builds.values():
+            assert process.stdout.readline() == "building\n"
+        builds["multi_pose_killed.so"].kill()
+        builds["multi_pose_killed.so"].wait()
+        (tmp_path / "somebody_elses.build").mkdir()
+        built = tmp_path / "multi_pose_next.so"
+        with custom_ops._file_lock(built.with_suffix(".lock")), custom_ops._build_folder(built) as folder:
+            found = {path.name for path in tmp_path.glob("*.build")}
+            assert found == {folder.name, "multi_pose_cuda_running.build", "somebody_elses.build"}
+        assert not folder.exists()
+        assert (tmp_path / "multi_pose_cuda_running.build" / "half.o").exists()
+    finally:
+        for process in builds.values():
+            process.kill()
+            process.communicate()
+
+
+def test_a_killed_build_of_the_same_library_is_begun_anew(tmp_path):
+    built = tmp_path / "multi_pose_same.so"
+    left = built.with_suffix(".build")
+    left.mkdir()
+    (left / "half.o").touch()
+    with custom_ops._file_lock(built.with_suffix(".lock")), custom_ops._build_folder(built) as folder:
+        assert folder == left and not list(folder.iterdir())
+    assert not left.exists()
+
+
 def test_the_switch_is_checked(monkeypatch):
     monkeypatch.setenv(custom_ops.SWITCH, "fast")
     with pytest.raises(UserError, match="auto, ref, require"):

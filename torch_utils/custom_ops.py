@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
@@ -129,9 +128,9 @@ def _load_or_build(library: Library) -> None:
             return
         print(f"Building compiled {library.title}, once on this machine ...", file=sys.stderr, flush=True)
         sources = [str(path) for suffix in ("*.cpp", "*.cu") for path in sorted(library.folder.glob(suffix))]
-        with tempfile.TemporaryDirectory(dir=root) as folder, _ninja_on_path():
-            cpp_extension.load(library.name, sources, **flags, build_directory=folder, is_python_module=False)
-            (Path(folder) / f"{library.name}.so").replace(built)
+        with _build_folder(built) as folder, _ninja_on_path():
+            cpp_extension.load(library.name, sources, **flags, build_directory=str(folder), is_python_module=False)
+            (folder / f"{library.name}.so").replace(built)
 
 
 def _for_cpu(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
@@ -202,13 +201,35 @@ def _fingerprint(library: Library, flags: dict[str, list[str]], compilers: str) 
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    """Hold the lock `path` among the processes of this machine; the system frees it when its holder dies."""
+def _file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+    """Hold the lock `path` among the processes of this machine; the system frees it when its holder dies.
+
+    Without `wait`, BlockingIOError if another holds it.
+    """
     import fcntl
 
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@contextlib.contextmanager
+def _build_folder(built: Path) -> Iterator[Path]:
+    """An empty folder to build `built` in, whose lock the caller holds; it goes afterwards.
+
+    So do those of builds that were killed: whoever builds holds the lock of the same name, which is free where nobody does.
+    """
+    own = built.with_suffix(".build")
+    shutil.rmtree(own, ignore_errors=True)
+    for library in (CPU, CUDA):
+        for folder in built.parent.glob(f"{library.name}_*.build"):
+            with contextlib.suppress(OSError), _file_lock(folder.with_suffix(".lock"), wait=False):
+                shutil.rmtree(folder)
+    own.mkdir()
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
 
 
 @contextlib.contextmanager
