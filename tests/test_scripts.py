@@ -25,12 +25,14 @@ from camera_utils import (
 )
 from dnnlib import UserError, download
 from torch_utils import misc
+from training.dataset import HeadDataset, ImageFolderDataset, MaskLabeledDataset
 from training.rendering_settings import RenderingSettings
 from training.triplane import TriPlaneGenerator
 from training.volumetric_rendering import math_utils, ray_sampler, renderer, sampling, trigrid
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "models" / "heads-128.pkl"
+SETTINGS = dict(ray_start="auto", ray_end="auto", depth_resolution=5, depth_resolution_importance=0, box_warp=1)
 NAMES = re.findall(r"^\| `([\w.]+)", (ROOT / "docs" / "scripts.md").read_text(encoding="utf-8"), re.MULTILINE)
 
 
@@ -173,7 +175,7 @@ def test_truncation_reaches_the_camera_shift(fresh):
 
 def test_auto_rays_draw_their_jitter_sample_by_sample(monkeypatch):
     """Jitter in the memory order [S, N, R, 1], as published: the record of the draws is this project's own."""
-    settings = RenderingSettings.from_kwargs(dict(ray_start="auto", ray_end="auto", depth_resolution=5, depth_resolution_importance=0, box_warp=1))
+    settings = RenderingSettings.from_kwargs(SETTINGS)
     c = orbit_label(0.2, 0.1).repeat(2, 1)
     origins, directions = ray_sampler.sample_rays(*unpack_label(c), 3)
     seen = []
@@ -254,6 +256,28 @@ def test_open_url_tries_again(monkeypatch, tmp_path):
         dnnlib.util.open_url("https://example.org/network.pkl", num_attempts=2)
     with pytest.raises(ValueError, match="cache"):
         dnnlib.util.open_url("https://example.org/network.pkl", cache=False, return_filename=True)
+
+
+def test_data_sets_by_their_published_names():
+    folders = dict(path=str(ROOT / "dataset" / "testdata_img"), use_labels=True)
+    plain = dnnlib.util.construct_class_by_name(class_name="training.dataset.ImageFolderDataset", **folders)
+    image, label = plain[2]
+    assert image.shape == tuple(plain.image_shape) == (3, 512, 512) and image.dtype == np.uint8
+    assert label.shape == (25,) and plain.has_labels and plain.label_dim == 25 and plain.resolution == 512
+    assert np.array_equal(label, plain._get_raw_labels()[2]) and len(plain._image_fnames) == len(plain)
+    flipped = ImageFolderDataset(**folders, xflip=True)
+    assert np.array_equal(flipped[len(plain) + 2][0], image[:, :, ::-1])
+    heads = HeadDataset(folders["path"], str(ROOT / "dataset" / "testdata_seg"), mirror=True)
+    masked = MaskLabeledDataset(heads.images.path, heads.masks.path, use_labels=True, xflip=True)
+    for index in (1, len(plain) + 1):
+        for found, expected in zip(masked[index], heads[index], strict=True):
+            assert np.array_equal(found, expected)
+    few = [ImageFolderDataset(**folders, max_size=3, random_seed=seed) for seed in (1, 1)]
+    assert len(few[0]) == 3 and np.array_equal(few[0][1][0], few[1][1][0])
+    without = ImageFolderDataset(folders["path"])
+    assert without.label_dim == 0 and not without.has_labels and without[0][1].shape == (0,)
+    with pytest.raises(UserError, match="512 pixels wide, not 256"):
+        ImageFolderDataset(folders["path"], resolution=256)
 
 
 def test_misc(capsys):

@@ -171,3 +171,98 @@ class ShareSampler(torch.utils.data.Sampler):
         for position, index in enumerate(global_order(self.start, self.length, self.seed)):
             if position // self.size % self.num_shares == self.share:
                 yield index
+
+
+# For other people's scripts; training itself reads `HeadDataset`
+
+
+class ImageFolderDataset(torch.utils.data.Dataset):
+    """Pictures of a folder or zip with their labels, as projectors and metrics of this family read them.
+
+    An item is (image uint8 [3, H, H], label float32 [label_dim]); without `use_labels` labels are empty.  `max_size` keeps
+    that many pictures, chosen by `random_seed`; `xflip` adds every picture and its camera mirrored, after all others.
+    UserError if there are no pictures, or none of the `resolution` that is asked for.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        resolution: int | None = None,
+        use_labels: bool = False,
+        max_size: int | None = None,
+        xflip: bool = False,
+        random_seed: int = 0,
+    ):
+        self._path, self.name = path, Path(path).stem
+        self._images = Archive(path)
+        self._image_fnames = self._images.image_names()
+        if not self._image_fnames:
+            raise UserError(f"{path} holds no pictures")
+        self._use_labels = use_labels
+        count = len(self._image_fnames)
+        chosen = np.arange(count)
+        if max_size is not None and max_size < count:
+            chosen = np.sort(np.random.default_rng(random_seed).permutation(count)[:max_size])
+        self._sources = np.tile(chosen, 2) if xflip else chosen
+        self._unmirrored = len(chosen)
+        self._raw_labels = None
+        self.resolution = len(_read(self._images, self._image_fnames[0], decode_image))
+        if resolution is not None and self.resolution != resolution:
+            raise UserError(f"pictures in {path} are {self.resolution} pixels wide, not {resolution}")
+        self.image_shape, self.num_channels = [3, self.resolution, self.resolution], 3
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        return self._pixels(self._images, self._image_fnames, decode_image, index), self.get_label(index)
+
+    def _pixels(
+        self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int
+    ) -> np.ndarray:
+        """A picture or mask, uint8 [C, H, H]."""
+        pixels = np.atleast_3d(_read(archive, names[self._sources[index]], decode))
+        return (pixels[:, ::-1] if index >= self._unmirrored else pixels).transpose(2, 0, 1).copy()
+
+    def _get_raw_labels(self) -> np.ndarray:
+        """Labels float32 [pictures, label_dim] in the order of `_image_fnames`."""
+        if self._raw_labels is None:
+            names = self._image_fnames
+            self._raw_labels = _labels_of(self._images, names) if self._use_labels else np.zeros([len(names), 0], np.float32)
+        return self._raw_labels
+
+    def get_label(self, index: int) -> np.ndarray:
+        """The label float32 [label_dim] of an item, mirrored where the item is."""
+        label = self._get_raw_labels()[self._sources[index]]
+        if self.has_labels and index >= self._unmirrored:
+            return camera_utils.flip_label(torch.from_numpy(label)).numpy()
+        return label.copy()
+
+    @property
+    def label_dim(self) -> int:
+        """Numbers in a label: 25, or 0 without labels."""
+        return self._get_raw_labels().shape[1]
+
+    @property
+    def label_shape(self) -> list[int]:
+        """The shape of a label."""
+        return [self.label_dim]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether labels say something."""
+        return self.label_dim > 0
+
+
+class MaskLabeledDataset(ImageFolderDataset):
+    """`ImageFolderDataset` with a mask for each picture: items are (image, mask uint8 [1, H, H], label)."""
+
+    def __init__(self, img_path: str, seg_path: str, **options):
+        super().__init__(img_path, **options)
+        self._seg_path = seg_path
+        self._masks = Archive(seg_path)
+        _, self._mask_fnames = _pair(self._images, self._masks)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        image, label = super().__getitem__(index)
+        return image, self._pixels(self._masks, self._mask_fnames, decode_mask, index), label
