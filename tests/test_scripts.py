@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import itertools
 import pickle
 import re
 from pathlib import Path
@@ -278,6 +279,40 @@ def test_data_sets_by_their_published_names():
     assert without.label_dim == 0 and not without.has_labels and without[0][1].shape == (0,)
     with pytest.raises(UserError, match="512 pixels wide, not 256"):
         ImageFolderDataset(folders["path"], resolution=256)
+
+
+def test_a_sampler_without_end():
+    shares = [itertools.islice(misc.InfiniteSampler(range(20), rank, 2, seed=3), 100) for rank in range(2)]
+    order = [index for pair in zip(*shares, strict=True) for index in pair]
+    assert set(order) == set(range(20))
+    last = {}
+    for position, index in enumerate(order):
+        assert position - last.get(index, -100) > 10  # the half of the queue that is behind the window
+        last[index] = position
+    assert order == list(itertools.islice(misc.InfiniteSampler(range(20), seed=3), 200))
+    assert list(itertools.islice(misc.InfiniteSampler(range(3), shuffle=False), 7)) == [0, 1, 2, 0, 1, 2, 0]
+    with pytest.raises(ValueError, match="empty"):
+        misc.InfiniteSampler([])
+
+
+def test_processes_that_differ_are_found(tmp_path):
+    for same in (True, False):
+        torch.multiprocessing.spawn(_check_process, (str(tmp_path / str(same)), same), nprocs=2)
+
+
+def _check_process(rank, rendezvous, same):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    module = torch.nn.BatchNorm1d(3)
+    module.running_mean.fill_(float("nan"))
+    if not same:
+        module.num_batches_tracked.fill_(rank)  # the last: the other process has nothing left to send
+    found = None
+    try:
+        misc.check_ddp_consistency(module, ignore_regex=".*weight")
+    except RuntimeError as error:
+        found = str(error)
+    assert (found is None) == (same or rank == 0)
+    torch.distributed.destroy_process_group()
 
 
 def test_misc(capsys):

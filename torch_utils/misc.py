@@ -3,8 +3,9 @@
 import contextlib
 import functools
 import itertools
+import re
 import warnings
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence, Sized
 
 import numpy as np
 import torch
@@ -79,6 +80,56 @@ def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
     quiet = isinstance(module, torch.nn.parallel.DistributedDataParallel) and not sync
     with module.no_sync() if quiet else contextlib.nullcontext():
         yield
+
+
+@torch.no_grad()
+def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
+    """RuntimeError, in every process but the first, unless all processes hold the same parameters and buffers.
+
+    Names `class.name` that match `ignore_regex` may differ.  All processes must call this together.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    for name, tensor in named_params_and_buffers(module):
+        full_name = f"{type(module).__name__}.{name}"
+        if ignore_regex is not None and re.fullmatch(ignore_regex, full_name):
+            continue
+        first = tensor.detach().clone()
+        torch.distributed.broadcast(first, src=0)
+        if not torch.equal(first.nan_to_num(), tensor.detach().nan_to_num()):
+            raise RuntimeError(f"{full_name} differs between process {torch.distributed.get_rank()} and the first")
+
+
+class InfiniteSampler(torch.utils.data.Sampler):
+    """Numbers of the items of `dataset` without end, those of process `rank` of `num_replicas`.
+
+    With `shuffle` the order is random, by `seed` alone: after a shuffle, each item comes from the front of a queue, out of
+    the share `window_size` of it, and goes to its end: at least the rest of the queue comes before it is there again.
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        rank: int = 0,
+        num_replicas: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+        window_size: float = 0.5,
+    ):
+        if not len(dataset) or not 0 <= rank < num_replicas or not 0 <= window_size <= 1:
+            raise ValueError("the data set must not be empty, rank less than num_replicas, and window_size between 0 and 1")
+        self.length, self.rank, self.num_replicas = len(dataset), rank, num_replicas
+        self.shuffle, self.seed, self.window_size = shuffle, seed, window_size
+
+    def __iter__(self) -> Iterator[int]:
+        rng = np.random.default_rng(self.seed)
+        queue = (rng.permutation(self.length) if self.shuffle else np.arange(self.length)).tolist()
+        window = max(round(self.window_size * self.length), 1) if self.shuffle else 1
+        for position in itertools.count():
+            index = queue.pop(int(rng.integers(window)))
+            queue.append(index)
+            if position % self.num_replicas == self.rank:
+                yield index
 
 
 def profiled_function(function: Callable) -> Callable:
