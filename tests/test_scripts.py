@@ -138,6 +138,25 @@ def test_a_renderer_called_by_hand(which, request):
     assert torch.allclose(depth.view_as(expected), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_a_renderer_called_by_hand_takes_any_floating_type(fresh, dtype):
+    c = orbit_label(0.4, 0.1).to(dtype)
+    planes = fresh.backbone.synthesis(fresh.mapping(torch.randn(1, fresh.z_dim), c), noise_mode="const").unflatten(1, (3, -1))
+    results = []
+    for cast in (torch.Tensor.float, lambda tensor: tensor):
+        rays = fresh.ray_sampler(cast(c)[:, :16].view(-1, 4, 4), cast(c)[:, 16:].view(-1, 3, 3), 6)
+        torch.manual_seed(0)
+        seen = fresh.renderer(planes, fresh.decoder, *rays, fresh.rendering_kwargs)
+        # Rays that a caller made, in values that every type can hold.
+        origins, directions = (cast((ray * 64).round().div(64).to(dtype)) for ray in rays)
+        torch.manual_seed(0)
+        own = fresh.renderer(planes, fresh.decoder, origins, directions, fresh.rendering_kwargs)
+        points = fresh.renderer.run_model(planes, fresh.decoder, origins / 8, directions, fresh.rendering_kwargs)
+        results.append((*rays, *seen, *own, points["sigma"], points["rgb"]))
+    for expected, found in zip(*results, strict=True):
+        assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 def test_a_projector_with_noise_buffers_and_w_avg(shipped):
     noises = {name: buffer for name, buffer in shipped.backbone.synthesis.named_buffers() if "noise_const" in name}
     assert noises and shipped.backbone.mapping.w_avg.shape == (shipped.w_dim,)

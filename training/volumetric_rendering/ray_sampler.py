@@ -38,5 +38,5 @@ class RaySampler(torch.nn.Module):
     """`sample_rays` for the text inside published snapshots, which hold an object of this class by its name."""
 
     def forward(self, cam2world_matrix, intrinsics, resolution):
-        """[N, 4, 4], [N, 3, 3] and pixels -> origins and directions [N, resolution², 3]."""
-        return sample_rays(cam2world_matrix, intrinsics, resolution)
+        """[N, 4, 4], [N, 3, 3] of any floating type, and pixels -> origins and directions [N, resolution², 3] in float32."""
+        return sample_rays(cam2world_matrix.float(), intrinsics.float(), resolution)

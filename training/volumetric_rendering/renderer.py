@@ -143,7 +143,8 @@ class ImportanceRenderer(torch.nn.Module):
     """
 
     def forward(self, planes, decoder, ray_origins, ray_directions, rendering_options):
-        """Rays [N, R, 3] -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1]."""
+        """Rays [N, R, 3] of any floating type -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1] in that of the planes."""
+        ray_origins, ray_directions = ray_origins.to(planes.dtype), ray_directions.to(planes.dtype)
         grids = self._grids(planes, rendering_options)
 
         def field(points):
@@ -157,6 +158,7 @@ class ImportanceRenderer(torch.nn.Module):
 
     def run_model(self, planes, decoder, sample_coordinates, sample_directions, options):
         """What `decoder` says of points [N, M, 3] in world units, with the density noise of the options."""
+        sample_coordinates, sample_directions = sample_coordinates.to(planes.dtype), sample_directions.to(planes.dtype)
         out = self._look_up(self._grids(planes, options), decoder, sample_coordinates, sample_directions, options)
         return dict(out, sigma=add_density_noise(out["sigma"], options.get("density_noise", 0)))
 
