@@ -43,15 +43,22 @@ def shipped():
         return legacy.load_network_pkl(f)["G_ema"]
 
 
+@pytest.fixture(scope="module")
+def unpickled():
+    """The shipped network with the code that is in its file."""
+    with open(SHIPPED, "rb") as f:
+        return pickle.load(f)["G_ema"]
+
+
 @pytest.fixture
 def fresh():
     return golden_network("generator_small").eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_name_of_the_page_is_there(name, shipped):
+def test_every_name_of_the_page_is_there(name, shipped, unpickled):
     if name.startswith("G."):
-        assert hasattr(shipped, name[2:])
+        assert hasattr(shipped, name[2:]) and hasattr(unpickled, name[2:])
         return
     module, _, attribute = name.rpartition(".")
     assert hasattr(importlib.import_module(module), attribute)
@@ -107,6 +114,23 @@ def test_a_kept_backbone_is_used_again(fresh):
     assert torch.equal(whole, fresh.synthesis(first, seen, noise_mode="const")["image_depth"])
 
 
+def test_the_code_in_the_shipped_file_knows_these_calls(shipped, unpickled):
+    c, kwargs = orbit_label(0.2, 0.1), dict(noise_mode="const", update_emas=False)
+    z, points = torch.randn(1, shipped.z_dim), torch.rand(1, 20, 3, dtype=torch.float64) - 0.5
+    results = []
+    for G in (shipped, unpickled):
+        ws = G.mapping(z.double(), c, truncation_psi=0.7, truncation_cutoff=14).double()
+        sigma = G.sample_mixed(points, points, ws, truncation_psi=0.7, truncation_cutoff=14, **kwargs)["sigma"]
+        torch.manual_seed(0)
+        picture = G.synthesis(ws, c, neural_rendering_resolution=16, cache_backbone=True, **kwargs)["image"]
+        torch.manual_seed(0)
+        again = G.synthesis(ws, c, neural_rendering_resolution=16, use_cached_backbone=True, **kwargs)["image"]
+        assert torch.equal(again, picture)
+        results.append((sigma, picture))
+    for expected, found in zip(*results, strict=True):
+        assert torch.allclose(found, expected, atol=1e-4)
+
+
 def test_kept_grids_are_not_stored(fresh):
     size = len(pickle.dumps(fresh))
     fresh.synthesis(fresh.mapping(torch.randn(1, fresh.z_dim), orbit_label(0, 0)), orbit_label(0, 0), cache_backbone=True)
@@ -122,7 +146,7 @@ def test_shapes_by_chunks(shipped):
     assert torch.allclose(torch.cat(chunks, dim=1), whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("which", ["shipped", "fresh"])
+@pytest.mark.parametrize("which", ["shipped", "unpickled", "fresh"])
 def test_a_renderer_called_by_hand(which, request):
     G = request.getfixturevalue(which)
     c, size = orbit_label(0.4, 0.1), 12
