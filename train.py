@@ -11,6 +11,7 @@ Example, as PanoHead trains at 512 pixels on 8 GPUs:
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,6 +24,7 @@ from torch_utils import distributed
 from torch_utils.device import select_device
 from training import config as settings
 from training.config import TrainingConfig
+from training.data_review import review
 from training.dataset import HeadDataset
 from training.networks_stylegan2 import ARCHITECTURES
 from training.regularizers import DENSITY_TYPES
@@ -71,6 +73,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--max_yaw", YAW, "Leave out views with more |yaw|, degrees")
 @option("--back_repeat", AT_LEAST_ONE, "Show views from behind this many times")
 @option("--workers", AT_LEAST_ONE, "Processes that read data, for each GPU")
+@option("--accept-data", bool, "Train on data that looks as if nothing could be learned from it")
 @option("--aug", click.Choice(["noaug", "ada", "fixed"]), "Augmentation of what the discriminator sees")
 @option("--p", FRACTION, "Probability of each augmentation for --aug fixed")
 @option("--target", FRACTION, "Mean sign of the real logits that --aug ada aims at")
@@ -150,6 +153,10 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
     if run_dir is not None:
         check_unchanged(run_dir, stored, config)
     dataset = HeadDataset(**config.dataset_kwargs())
+    faults = review(dataset, config.accept_data)
+    if not distributed.under_torchrun() or os.environ["RANK"] == "0":
+        for fault in faults:
+            print(f"Warning: {config.img_data}: {fault}; dataset_tool_seg.py --check says which", file=sys.stderr)
     record = config.record(dataset.resolution)
     if dry_run:
         print(json.dumps(record, indent=2))

@@ -114,6 +114,7 @@ class TrainingConfig:
     max_yaw: float = 180.0
     back_repeat: int = 1
     workers: int = 3
+    accept_data: bool = False
 
     # Augmentation
     aug: str = "noaug"

@@ -71,6 +71,10 @@ class HeadDataset(torch.utils.data.Dataset):
         label = torch.from_numpy(self._labels[self._sources[index]])
         return (camera_utils.flip_label(label) if self.is_mirrored(index) else label.clone()).numpy()
 
+    def picture_labels(self) -> np.ndarray:
+        """The labels of the pictures that the data set shows, each once and not mirrored: float32 [M, 25]."""
+        return self._labels[np.unique(self._sources)]
+
     def item_names(self) -> list[str]:
         """Each item's picture, by its path in the data set."""
         return [self._image_names[source] for source in self._sources]

@@ -24,8 +24,15 @@ RADIUS_TOLERANCE = 0.1 * DEFAULT_RADIUS
 FOCAL_TOLERANCE = 0.1 * DEFAULT_FOCAL
 CENTRE_TOLERANCE = 0.05  # of the principal point, in picture widths
 HEAD_LEVEL = 128  # a mask that nowhere reaches it marks no head
+PIXEL_FOCAL = 50  # a focal length over it is in pixels; in picture widths it is about 4
 YAW_BIN = 15  # degrees
 BAR_LENGTH = 40  # characters of the fullest bin
+
+
+_NO_ROTATION = "label whose rotation is not orthonormal"
+_MIRROR_IMAGE = "label whose rotation is a mirror image (negative determinant)"
+_LOOKS_AWAY = "camera that does not see the origin (are its axes x right, y down, z forward?)"
+UNUSABLE_LABELS = (_NO_ROTATION, _MIRROR_IMAGE, _LOOKS_AWAY)  # no head can be where such cameras look
 
 
 @dataclass
@@ -86,14 +93,14 @@ def label_faults(labels: torch.Tensor) -> dict[str, torch.Tensor]:
     head, depth = camera_utils.project_points(labels, torch.zeros(1, 3, dtype=labels.dtype))
     in_view = (depth[:, 0] > 0) & (head[:, 0] >= 0).all(1) & (head[:, 0] <= 1).all(1)
     return {
-        "label whose rotation is not orthonormal": drift > ORTHONORMAL_TOLERANCE,
-        "label whose rotation is a mirror image (negative determinant)": torch.linalg.det(rotation) < 0,
+        _NO_ROTATION: drift > ORTHONORMAL_TOLERANCE,
+        _MIRROR_IMAGE: torch.linalg.det(rotation) < 0,
         "label whose fourth row is not 0 0 0 1": (cam2world[:, 3] != last_row).any(1),
         f"camera radius far from {DEFAULT_RADIUS}": (position.norm(dim=1) - DEFAULT_RADIUS).abs() > RADIUS_TOLERANCE,
         f"focal length far from {DEFAULT_FOCAL}": ((focal - DEFAULT_FOCAL).abs() > FOCAL_TOLERANCE).any(1),
         "principal point far from the middle": ((centre - 0.5).abs() > CENTRE_TOLERANCE).any(1),
         "intrinsics with skew, or a last row that is not 0 0 1": ((intrinsics != plain) & constant).any((1, 2)),
-        "camera that does not see the origin (are its axes x right, y down, z forward?)": ~in_view,
+        _LOOKS_AWAY: ~in_view,
     }
 
 
@@ -144,12 +151,12 @@ def _check_pictures(
             image, mask = load_pair(images, masks, pair)
         except Unusable as reason:
             return reason
-        mask_fault = _mask_fault(mask)
+        fault = mask_fault(mask)
         cell = None
         if pair.image in on_sheet:
-            is_faulty = pair.image in found.faulty or mask_fault is not None
+            is_faulty = pair.image in found.faulty or fault is not None
             cell = draw_cell(image, mask, cameras.get(pair.image), pair.image, is_faulty)
-        return _Seen({"image": image.size, "mask": mask.size}, mask_fault, cell)
+        return _Seen({"image": image.size, "mask": mask.size}, fault, cell)
 
     cells = {}
     for seen, pair in zip(cli.progress(map_in_order(inspect, pairs), total=len(pairs), unit="image"), pairs):
@@ -169,7 +176,7 @@ def _check_pictures(
     return [cells[name] for name in on_sheet if name in cells]
 
 
-def _mask_fault(mask: Image.Image) -> str | None:
+def mask_fault(mask: Image.Image) -> str | None:
     """What kind of fault a mask (L) has, or None."""
     classes = mask_classes(mask)
     if classes:

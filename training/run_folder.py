@@ -13,7 +13,10 @@ from training.config import TrainingConfig
 OPTIONS_NAME = "training_options.json"
 LOG_NAME = "log.txt"
 # What may differ when a run goes on: how long, how it is recorded, and where it computes.
-CHANGEABLE = ("outdir", "kimg", "minutes", "snap", "desc", "workers", "gpus", "batch_gpu", "device", "nobench", "trust_pickle")
+CHANGEABLE = (
+    *("outdir", "kimg", "minutes", "snap", "desc", "workers", "gpus", "batch_gpu", "device"),
+    *("nobench", "trust_pickle", "accept_data"),
+)
 
 
 def read_options(run_dir: Path) -> dict[str, Any] | None:
