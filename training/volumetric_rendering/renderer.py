@@ -143,7 +143,7 @@ class ImportanceRenderer(torch.nn.Module):
     """
 
     def forward(self, planes, decoder, ray_origins, ray_directions, rendering_options):
-        """Rays [N, R, 3] of any floating type -> features [N, R, C], depth [N, R, 1], opacity [N, R, 1] in that of the planes."""
+        """Rays [N, R, 3] of any floating type -> features [N, R, C], depth and opacity [N, R, 1] in that of the planes."""
         ray_origins, ray_directions = ray_origins.to(planes.dtype), ray_directions.to(planes.dtype)
         grids = self._grids(planes, rendering_options)
 
