@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import legacy
 from dnnlib import EasyDict, UserError
 from dnnlib.util import construct_class_by_name
 from fill import fill
@@ -148,6 +149,17 @@ def test_what_cannot_be_rebuilt_is_left_out_unless_it_is_a_network(tiny, save):
     assert list(load_snapshot(save(dict(G_ema=tiny, augment_pipe=foreign)))) == ["G_ema"]
     with pytest.raises(UserError, match="SomeClass"):
         load_snapshot(save(dict(G_ema=tiny, D=foreign)))
+
+
+@pytest.mark.parametrize("unknown", ["SingleDiscriminator", "DummyDualDiscriminator", "SomebodysDiscriminator"])
+def test_a_generator_opens_whatever_is_beside_it(unknown, tiny, save):
+    content = dict(G_ema=tiny, D=Stored(unknown, {}), augment_pipe=Stored("AugmentPipe", {}), training_set_kwargs={"a": 1})
+    path = save(content)
+    assert same(load_network(path).state_dict(), tiny.state_dict())
+    with open(path, "rb") as file:
+        data = legacy.load_network_pkl(file)
+    assert set(data) == {"G_ema", "augment_pipe", "training_set_kwargs"} and data["augment_pipe"] is None
+    assert same(data["G_ema"].state_dict(), tiny.state_dict())
 
 
 # Published snapshots

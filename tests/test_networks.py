@@ -312,3 +312,13 @@ def test_classic_resizing_keeps_brightness_and_place():
     result = filtered_resizing(ramp, 64, upfirdn2d.setup_filter(nets.LOWPASS), filter_mode="classic")
     expected = F.interpolate(ramp, size=(64, 64), mode="bilinear")
     torch.testing.assert_close(result[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8], atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name, size", [("SuperresolutionHybrid2X", 64), ("SuperresolutionHybrid4X", 128)])
+def test_superresolution_leaves_the_raw_picture_as_it_was_rendered(name, size):
+    output = superresolution.LAYOUTS[name].output_resolution
+    network = getattr(superresolution, name)(channels=4, img_resolution=output, sr_num_fp16_res=0, sr_antialias=True, w_dim=8)
+    raw = torch.randn(1, 3, size, size)
+    seen = raw.clone()
+    network(seen, torch.randn(1, 4, size, size), torch.randn(1, 3, 8))
+    assert torch.equal(seen, raw)

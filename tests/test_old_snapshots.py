@@ -24,6 +24,7 @@ from test_golden_networks import assert_close, assert_pictures_close, build
 from torch_utils import misc, module_sources, persistence
 from torch_utils.ops import bias_act, conv2d_gradfix, filtered_lrelu, fma, grid_sample_gradfix, upfirdn2d
 from training import networks_stylegan3, triplane
+from training.export import export_network
 from training.inference import load_network
 from training.volumetric_rendering import math_utils, ray_marcher, ray_sampler, renderer
 
@@ -166,7 +167,9 @@ def test_planes_of_later_eg3d_code_are_looked_up_as_they_were_trained(plainly, t
     loaded = load_network(path)
     built_anew = type(loaded)(*loaded.init_args, **loaded.init_kwargs).eval().requires_grad_(False)
     misc.copy_params_and_buffers(loaded, built_anew, require_all=True)
-    ways = (loaded, built_anew, pickle.loads(path.read_bytes())["G_ema"].requires_grad_(False))
+    exported = tmp_path / "later-exported.pkl"
+    export_network(loaded, exported)
+    ways = (loaded, built_anew, load_network(exported), pickle.loads(path.read_bytes())["G_ema"].requires_grad_(False))
     first, *others = [G.sample(xyz, torch.zeros_like(xyz), z, c, noise_mode="const") for G in ways]
     for found in others:
         for name in ("sigma", "rgb"):
