@@ -1,5 +1,6 @@
 """Scripts that were written for EG3D or PanoHead: every name of docs/scripts.md is here, and does what they expect."""
 
+import copy
 import importlib
 import io
 import itertools
@@ -182,10 +183,43 @@ def test_a_renderer_called_by_hand_takes_any_floating_type(fresh, dtype):
 
 
 def test_a_projector_with_noise_buffers_and_w_avg(shipped):
-    noises = {name: buffer for name, buffer in shipped.backbone.synthesis.named_buffers() if "noise_const" in name}
-    assert noises and shipped.backbone.mapping.w_avg.shape == (shipped.w_dim,)
-    samples = shipped.mapping(torch.randn(8, shipped.z_dim), orbit_label(0, 0).repeat(8, 1))[:, :1]
-    assert (samples - shipped.backbone.mapping.w_avg).square().sum().sqrt().isfinite()
+    G = copy.deepcopy(shipped)
+    c = orbit_label(0.0, 0.0)
+    samples = G.mapping(torch.randn(100, G.z_dim), c.expand(100, -1))[:, :1]
+    w_std = float((samples - G.backbone.mapping.w_avg).square().sum() / 100) ** 0.5
+    noises = {name: buffer for name, buffer in G.backbone.synthesis.named_buffers() if "noise_const" in name}
+    w = G.backbone.mapping.w_avg.detach()[None, None].clone().requires_grad_()
+    for buffer in noises.values():
+        buffer.copy_(torch.randn_like(buffer))
+        buffer.requires_grad_(True)
+    ws_of_target = G.mapping(torch.randn(1, G.z_dim), c)
+    target = shipped.synthesis(ws_of_target, c, neural_rendering_resolution=16, noise_mode="const")["image"]
+    optimizer = torch.optim.Adam([w, *noises.values()], lr=0.02)
+    losses = []
+    for _ in range(8):
+        ws = (w + torch.randn_like(w) * w_std * 1e-3).repeat(1, G.backbone.mapping.num_ws, 1)
+        image = G.synthesis(ws, c, neural_rendering_resolution=16, noise_mode="const")["image"]
+        loss = (image - target).square().mean() + 1e-3 * sum(buffer.mean() ** 2 for buffer in noises.values())
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        assert all(buffer.grad.isfinite().all() for buffer in noises.values())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
+
+
+def test_a_latent_edit_of_some_layers(shipped):
+    c = orbit_label(0.0, 0.0)
+    ws = shipped.mapping(torch.randn(2, shipped.z_dim), c.expand(2, -1), truncation_psi=0.7)
+    direction = torch.pca_lowrank(shipped.mapping(torch.randn(50, shipped.z_dim), c.expand(50, -1))[:, 0], q=2)[2][:, 0]
+    edited = ws.clone()
+    edited[:, :4] += 2 * direction
+    images = []
+    for w in (ws, edited):
+        torch.manual_seed(0)
+        images.append(shipped.synthesis(w, c.expand(2, -1), neural_rendering_resolution=16, noise_mode="const")["image"])
+    assert images[0].shape == images[1].shape == (2, 3, 128, 128)
+    assert (images[0] - images[1]).abs().mean() > 1e-3
 
 
 def test_a_generator_built_anew_and_edited(fresh):
