@@ -13,11 +13,11 @@ import click
 from PIL import Image
 
 from camera_utils import LABEL_DIM, is_in_pixels, pixels_to_widths
+from data_tools import report
+from data_tools.pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, ArchiveWriter, read_labels
 from dnnlib.util import is_power_of_two
-from training import dataset_report
-from training.dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 from training.images import JPEG_QUALITY
 
 MIN_SIZE, MAX_SIZE = 4, 4096  # pixels of a side: the networks start at 4, and training reads pictures whole
@@ -287,7 +287,7 @@ def _check_command(ctx: click.Context, images: Archive, masks: Archive, sheet: P
     sheet = sheet or Path(f"{images.path.resolve().stem}_check.png")
     if sheet.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise click.UsageError(f"--sheet {sheet}: the name must end in .png or .jpg")
-    lines, sound = dataset_report.check(images, masks, sheet)
+    lines, sound = report.check(images, masks, sheet)
     click.echo("\n".join(lines))
     if not sound:
         sys.exit(1)

@@ -5,8 +5,8 @@ import numpy as np
 
 from dnnlib import UserError, cli
 from dnnlib.util import make_output_dir
-from training import inference
-from training.generation_options import network_options, trunc_option
+from inference import synthesis
+from inference.options import network_options, trunc_option
 from training.images import picture, save_image, tile
 
 
@@ -39,20 +39,20 @@ def main(
     """
     if len(seeds) != 2:
         raise UserError(f"--seeds takes two seeds, A,B, and got {len(seeds)}")
-    rows = inference.still_views(views)
-    G = inference.load_generator(network, **loading)
+    rows = synthesis.still_views(views)
+    G = synthesis.load_generator(network, **loading)
     if max(layers) > G.backbone.num_ws:
         raise UserError(f"--layers: this network has {G.backbone.num_ws} layers, there is no layer {max(layers)}")
     folder = make_output_dir(outdir)
-    camera = inference.orbit(G, fov_deg)
-    conditioning = inference.conditioning_label(camera, pose_cond)
-    first, second = inference.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff).split(1)
+    camera = synthesis.orbit(G, fov_deg)
+    conditioning = synthesis.conditioning_label(camera, pose_cond)
+    first, second = synthesis.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff).split(1)
     labels = [camera(view) for view in rows]
 
     columns = []
     for k in cli.progress(layers, unit="column", desc="mixing"):
-        face = inference.prepare(G, inference.mix_styles(first, second, k))
-        columns.append([picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)])
+        face = synthesis.prepare(G, synthesis.mix_styles(first, second, k))
+        columns.append([picture(view, image_mode, synthesis.depth_range(G)) for view in synthesis.views(G, face, labels)])
     cells = [column[row] for row in range(len(rows)) for column in columns]
     path = folder / "-".join(f"seed{seed:04d}" for seed in seeds)
     save_image(tile(np.concatenate(cells), columns=len(layers)), path.with_suffix(".png"))

@@ -7,11 +7,11 @@ import numpy as np
 
 from dnnlib import cli
 from dnnlib.util import make_output_dir
-from training import inference
-from training.generation_options import network_options, shape_options, trunc_option
-from training.head_file import save_shape
+from inference import synthesis
+from inference.options import network_options, shape_options, trunc_option
+from inference.shapes import check_format
+from meshes.head_file import save_shape
 from training.images import picture, save_image, tile
-from training.shapes import check_format
 
 
 @cli.command()
@@ -46,16 +46,16 @@ def main(
     """
     if shapes:
         check_format(shape_format)
-    G = inference.load_generator(network, **loading)
-    folder = make_output_dir(Path(outdir) / inference.network_name(network))
-    camera = inference.orbit(G, fov_deg)
-    conditioning = inference.conditioning_label(camera, pose_cond)
-    labels = [camera(view) for view in inference.SAMPLE_VIEWS]
+    G = synthesis.load_generator(network, **loading)
+    folder = make_output_dir(Path(outdir) / synthesis.network_name(network))
+    camera = synthesis.orbit(G, fov_deg)
+    conditioning = synthesis.conditioning_label(camera, pose_cond)
+    labels = [camera(view) for view in synthesis.SAMPLE_VIEWS]
 
     for seed in cli.progress(seeds, unit="seed", desc="samples"):
-        ws = inference.seeds_to_ws(G, [seed], conditioning, trunc, trunc_cutoff)
-        face = inference.prepare(G, ws)
-        strip = [picture(view, image_mode, inference.depth_range(G)) for view in inference.views(G, face, labels)]
+        ws = synthesis.seeds_to_ws(G, [seed], conditioning, trunc, trunc_cutoff)
+        face = synthesis.prepare(G, ws)
+        strip = [picture(view, image_mode, synthesis.depth_range(G)) for view in synthesis.views(G, face, labels)]
         save_image(tile(np.concatenate(strip), columns=len(strip)), folder / f"seed{seed:04d}.png")
         if shapes:
             save_shape(G, face, folder / f"seed{seed:04d}{shape_format}", shape_res, labels[0], shape_level, scale)

@@ -7,10 +7,10 @@ import torch
 
 from dnnlib import cli
 from dnnlib.util import make_output_dir
-from training import inference, videos
-from training.generation_options import network_options, shape_options, trunc_option
-from training.head_file import save_shape
-from training.shapes import check_format
+from inference import synthesis, videos
+from inference.options import network_options, shape_options, trunc_option
+from inference.shapes import check_format
+from meshes.head_file import save_shape
 
 
 @cli.command()
@@ -20,7 +20,7 @@ from training.shapes import check_format
 @click.option(
     "--cfg",
     help="Camera path: Head turns all round, the others sway",
-    type=click.Choice(list(inference.CAMERA_PATHS)),
+    type=click.Choice(list(synthesis.CAMERA_PATHS)),
     default="FFHQ",
 )
 @trunc_option(1.0)
@@ -66,14 +66,14 @@ def main(
     jobs = plan_videos(seeds, outdir, output, interpolate, grid, num_keyframes, shuffle_seed)
     if shapes:
         check_format(shape_format)
-    G = inference.load_generator(network, **loading)
+    G = synthesis.load_generator(network, **loading)
     folder = make_output_dir(outdir if outdir is not None else Path(output).parent)
-    path = inference.CAMERA_PATHS[cfg]
-    camera = inference.orbit(G, fov_deg)
-    conditioning = inference.conditioning_label(camera, pose_cond, path.pivot)
+    path = synthesis.CAMERA_PATHS[cfg]
+    camera = synthesis.orbit(G, fov_deg)
+    conditioning = synthesis.conditioning_label(camera, pose_cond, path.pivot)
 
     def ws_of(seeds: list[int]) -> torch.Tensor:
-        return inference.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff)
+        return synthesis.seeds_to_ws(G, seeds, conditioning, trunc, trunc_cutoff)
 
     for file, cells in jobs.items():
         make_output_dir(file.parent)
@@ -82,7 +82,7 @@ def main(
         videos.write_video(frames, file, fps, total=len(cells[0]) * w_frames)
         print(f"Wrote {file}")
     for seed in dict.fromkeys(seeds) if shapes else ():
-        face, file = inference.prepare(G, ws_of([seed])), folder / f"seed{seed:04d}{shape_format}"
+        face, file = synthesis.prepare(G, ws_of([seed])), folder / f"seed{seed:04d}{shape_format}"
         save_shape(G, face, file, shape_res, camera(path.view(0)), shape_level, scale)
 
 

@@ -18,13 +18,13 @@ from typing import Any, Callable
 import click
 from click.core import ParameterSource
 
+from data_tools.review import review
 from dnnlib import UserError
 from dnnlib.cli import MAX_SEED, FiniteFloat, Names, command
 from torch_utils import distributed
 from torch_utils.device import select_device
 from training import config as settings
 from training.config import TrainingConfig
-from training.data_review import review
 from training.dataset import HeadDataset
 from training.networks_stylegan2 import ARCHITECTURES
 from training.regularizers import DENSITY_TYPES

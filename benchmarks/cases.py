@@ -12,19 +12,19 @@ import torch
 import camera_utils
 from benchmarks.published import published
 from dnnlib.util import construct_class_by_name
+from inference import shapes, synthesis
+from inference.videos import write_video
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
 from pti.projector import Pivot, Step
 from pti.settings import TuningSettings
 from pti.targets import Target
-from training import inference, shapes
 from training.batches import BatchSource
 from training.config import TrainingConfig
 from training.dataset import HeadDataset
 from training.images import picture
 from training.training_loop import Trainer
 from training.triplane import Face, TriPlaneGenerator
-from training.videos import write_video
 
 DATA = Path(__file__).parent.parent / "dataset" / "heads-128"
 PUBLISHED_POINTS = 1_000_000  # that published code looks up at a time, with the backbone each time
@@ -82,15 +82,15 @@ class Scene:
         kwargs = config(setting).generator_kwargs(img_resolution=setting[512, 128])
         self.G: TriPlaneGenerator = construct_class_by_name(**kwargs).eval().requires_grad_(False).to(device)
         self.ws = torch.randn(1, self.G.backbone.num_ws, self.G.w_dim).to(device)
-        self.camera = lambda turn: inference.orbit(self.G)(inference.View(6.2832 * turn))
+        self.camera = lambda turn: synthesis.orbit(self.G)(synthesis.View(6.2832 * turn))
 
     def whole(self, turn: float = 0.1) -> dict[str, torch.Tensor]:
         """A picture, all of it made anew, with the same draws as `view`."""
-        return self.view(inference.prepare(self.G, self.ws), turn)
+        return self.view(synthesis.prepare(self.G, self.ws), turn)
 
     def view(self, face: Any, turn: float = 0.1) -> dict[str, torch.Tensor]:
         """A picture of a face that is there."""
-        return inference.render(self.G, face, self.camera(turn))
+        return synthesis.render(self.G, face, self.camera(turn))
 
 
 def picture_case(setting: Setting) -> Work:
@@ -105,9 +105,9 @@ def picture_case(setting: Setting) -> Work:
 def view_case(setting: Setting) -> Work:
     """One more picture of the same face; published code keeps the planes, and makes the background again."""
     scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
-    planned = inference.prepare(plan.G, plan.ws)
+    planned = synthesis.prepare(plan.G, plan.ws)
     # When they are first wanted: a process that measures memory wants one of them.
-    face = functools.cache(lambda way: inference.prepare(scene.G, scene.ws))
+    face = functools.cache(lambda way: synthesis.prepare(scene.G, scene.ws))
 
     def again() -> list[torch.Tensor]:
         with torch.no_grad():
@@ -136,11 +136,11 @@ def turntable_case(setting: Setting) -> Work:
         return shown
 
     def fast() -> list[torch.Tensor]:
-        face = inference.prepare(scene.G, scene.ws)
+        face = synthesis.prepare(scene.G, scene.ws)
         return film(lambda turn: scene.view(face, turn), frames)
 
     def arithmetic() -> None:
-        face = inference.prepare(plan.G, plan.ws)
+        face = synthesis.prepare(plan.G, plan.ws)
         for _ in range(frames):
             plan.view(face)
 

@@ -7,7 +7,7 @@ import torch
 
 import camera_utils
 from dnnlib.cli import progress
-from training import inference
+from inference import synthesis
 from training.dataset import HeadDataset
 from training.images import picture, save_image, tile
 
@@ -26,7 +26,7 @@ def save_comparison(path: Path, networks: list[Path], img_data: str | Path, seg_
     rows = [np.stack([dataset[item][0] for item in items]).transpose(0, 2, 3, 1)]
     labels = torch.from_numpy(np.stack([dataset.label(item) for item in items])).to(device)
     for network in progress(networks, unit="network", desc="sheet"):
-        G = inference.load_generator(str(network), str(device))
+        G = synthesis.load_generator(str(network), str(device))
         rows.append(np.concatenate([draw(G, seed, label[None]) for seed, label in enumerate(labels)]))
     save_image(tile(np.concatenate(rows), COLUMNS), path)
 
@@ -42,5 +42,5 @@ def round_the_head(dataset: HeadDataset) -> list[int]:
 
 def draw(G: torch.nn.Module, seed: int, label: torch.Tensor) -> np.ndarray:
     """The head of `seed` from the camera `label` [1, 25], which also conditions the mapping: uint8 [1, H, W, 3]."""
-    ws = inference.seeds_to_ws(G, [seed], label, TRUNCATION)
-    return picture(inference.render(G, inference.prepare(G, ws), label), "image")
+    ws = synthesis.seeds_to_ws(G, [seed], label, TRUNCATION)
+    return picture(synthesis.render(G, synthesis.prepare(G, ws), label), "image")

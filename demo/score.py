@@ -23,9 +23,9 @@ from demo.scores.faces import NotMeasurable, open_finder  # noqa: E402
 from demo.scores.held_out import HeldOut, load_held_out, load_jitter  # noqa: E402
 from dnnlib import cli  # noqa: E402
 from dnnlib.util import atomic_path, make_output_dir  # noqa: E402
+from inference import synthesis  # noqa: E402
+from inference.options import trunc_option  # noqa: E402
 from photo.faces import FaceFinder  # noqa: E402
-from training import inference  # noqa: E402
-from training.generation_options import trunc_option  # noqa: E402
 from training.images import picture  # noqa: E402
 from training.triplane import Face, TriPlaneGenerator  # noqa: E402
 
@@ -80,10 +80,10 @@ def main(
     if target is not None:
         make_output_dir(target.parent)
     with open_finder(landmarker) as finder:
-        G = inference.load_generator(network, **loading)
+        G = synthesis.load_generator(network, **loading)
         rows, histograms = measure(G, truth, jitter, range(seed, seed + count), range(seed, seed + heads), trunc, finder)
     facts = {
-        "network": inference.network_name(network),
+        "network": synthesis.network_name(network),
         "images_seen": images_seen(network),
         "data": Path(data).name,
         "samples": count,
@@ -92,7 +92,7 @@ def main(
         "truncation": trunc,
         "tolerance": TOLERANCE,
         "depth_resolution": DEPTH_RESOLUTION,
-        "device": _device_name(inference.device_of(G)),
+        "device": _device_name(synthesis.device_of(G)),
         **_versions(),
     }
     print("\n".join(f"{name.replace('_', ' '):17}{'unknown' if fact is None else fact}" for name, fact in facts.items()))
@@ -128,7 +128,7 @@ def measure(
         head = samples.head_of(G, seed, truncation_psi)
         agreements.append(_agreement_of(G, head, first_yaw=360 * number / len(head_seeds)))
         for side, yaws in SIDES.items():
-            pictures[side] += [picture(inference.render(G, head, _camera(G, yaw)), "image")[0] for yaw in yaws]
+            pictures[side] += [picture(synthesis.render(G, head, _camera(G, yaw)), "image")[0] for yaw in yaws]
     views = truth.surfaces().values()
     ceiling = [compare_all([thin_out(view, DEPTH_RESOLUTION) for view in head], ANGLES) for head in views]
     return [
@@ -142,13 +142,13 @@ def measure(
 
 def images_seen(network: str) -> int | None:
     """How many images a snapshot of training has seen, to the thousand, as its name tells; None for other names."""
-    match = re.fullmatch(r"network-snapshot-(\d+)", inference.network_name(network))
+    match = re.fullmatch(r"network-snapshot-(\d+)", synthesis.network_name(network))
     return int(match[1]) * 1000 if match else None
 
 
 def _camera(G: TriPlaneGenerator, yaw_degrees: float) -> torch.Tensor:
     """The label [1, 25] of a level camera."""
-    return inference.orbit(G)(inference.View(float(np.radians(yaw_degrees))))
+    return synthesis.orbit(G)(synthesis.View(float(np.radians(yaw_degrees))))
 
 
 def _agreement_of(G: TriPlaneGenerator, head: Face, first_yaw: float) -> dict[float, Agreement]:

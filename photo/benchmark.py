@@ -11,7 +11,7 @@ import torch
 import camera_utils
 from dnnlib import UserError, cli
 from dnnlib.archive import Archive, read_labels
-from training.dataset_pairs import decode_image
+from training.decoding import decode_image
 
 from .faces import Face, FaceFinder
 from .photograph import Photo

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from dnnlib import UserError
-from training.dataset_pairs import decode_image
+from training.decoding import decode_image
 
 from .frame import Frame
 

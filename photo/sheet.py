@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.contact_sheet import CAPTION_HEIGHT, CELL, draw_cell
+from data_tools.contact_sheet import CAPTION_HEIGHT, CELL, draw_cell
 
 from .photograph import Photo
 from .prepare import PreparedHead

@@ -18,6 +18,7 @@ import torch
 import camera_utils
 from dnnlib import UserError, cli
 from dnnlib.util import atomic_path, make_output_dir
+from inference import synthesis
 from pti.inversion import Machine, prepare
 from pti.perceptual import load_perceptual, ssim
 from pti.pivotal_tuning import Tuning
@@ -28,7 +29,6 @@ from pti.results import digest_of_network, digest_of_target
 from pti.settings import PUBLISHED_RATE, LossWeights, ProjectionSettings, TuningSettings
 from pti.targets import Target, TargetSource
 from torch_utils.device import select_device
-from training import inference
 from training.triplane import TriPlaneGenerator
 
 HELD_OUT = Path(__file__).parent.parent / "dataset" / "heads-128-held-out"
@@ -98,7 +98,7 @@ def look_round(G: TriPlaneGenerator, pivot: Pivot, views: Target) -> list[dict[s
     face = prepare(G, pivot)
     labels = moved(views.labels, pivot.motion[:1])
     with rays_start_at_head(G):
-        seen = inference.views(G, face, labels.split(1))
+        seen = synthesis.views(G, face, labels.split(1))
         return [compare(*view) for view in zip(seen, views.images.split(1), views.masks.split(1))]
 
 

@@ -3,8 +3,8 @@
 import contextlib
 import math
 import time
-from pathlib import Path
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Iterator
 
 import numpy as np
@@ -12,6 +12,10 @@ import torch
 
 import camera_utils
 from dnnlib import cli
+from inference import shapes, synthesis
+from inference.videos import write_video
+from meshes.head_file import save_head
+from meshes.texture import Shot, head_mask
 from pti.pivotal_tuning import Tuning
 from pti.projector import Pivot, Projection, Step, noise_in
 from pti.rendering import plan_drawing, rays_start_at_head
@@ -19,12 +23,8 @@ from pti.results import Results, digest_of_network, digest_of_target
 from pti.settings import ProjectionSettings, TuningSettings
 from pti.targets import Target, TargetSource
 from torch_utils.device import peak_memory_gb
-from training import inference, shapes
-from training.head_file import save_head
 from training.images import picture, save_image, tile, to_uint8
-from training.mesh_texture import Shot, head_mask
 from training.triplane import Face, TriPlaneGenerator
-from training.videos import write_video
 
 FARTHER = 0.05  # world units by which the videos' camera is farther away than those of training: 2.75 of 2.7
 
@@ -54,7 +54,7 @@ class Machine:
 
     def load(self, network: str) -> TriPlaneGenerator:
         """The generator of a file or URL."""
-        return inference.load_generator(network, str(self.device), self.trust_pickle, nrr=self.nrr)
+        return synthesis.load_generator(network, str(self.device), self.trust_pickle, nrr=self.nrr)
 
 
 class Inversion:
@@ -131,11 +131,11 @@ class Inversion:
         if not self.wanted.video or path.exists():
             return
         face = prepare(G, pivot)
-        radius = inference.orbit_radius(G) + FARTHER
+        radius = synthesis.orbit_radius(G) + FARTHER
         yaws = [2 * math.pi * frame / self.wanted.frames for frame in range(self.wanted.frames)]
         labels = [camera_utils.orbit_label(yaw, 0.0, radius, device=self.machine.device) for yaw in yaws]
         with rays_start_at_head(G):
-            frames = (picture(seen, "image")[0] for seen in inference.views(G, face, labels))
+            frames = (picture(seen, "image")[0] for seen in synthesis.views(G, face, labels))
             write_video(frames, path, self.wanted.fps, len(labels))
 
     def _save_shapes(self, G: TriPlaneGenerator, pivot: Pivot) -> None:
@@ -164,7 +164,7 @@ def prepare(G: TriPlaneGenerator, pivot: Pivot) -> Face:
 
 def _photo_views(G: TriPlaneGenerator, face: Face, pivot: Pivot) -> list[dict[str, torch.Tensor]]:
     with rays_start_at_head(G):
-        return list(inference.views(G, face, pivot.labels.split(1)))
+        return list(synthesis.views(G, face, pivot.labels.split(1)))
 
 
 def photo_shots(target: Target, pivot: Pivot, seen: list[dict[str, torch.Tensor]]) -> list[Shot]:

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 import camera_utils
+from inference import synthesis
 from pti import losses, schedules
 from pti.losses import Perceptual
 from pti.projector import Pivot, Step, backward, noise_in
 from pti.rendering import Drawing, draws_of_step, rays_start_at_head
 from pti.settings import LossWeights, TuningSettings
 from pti.targets import Target
-from training import inference
 from training.checkpoint import save_snapshot
 from training.triplane import TriPlaneGenerator
 
@@ -60,7 +60,7 @@ class Tuning:
     ):
         self.G, self.target, self.pivot, self.perceptual = G, target, pivot, perceptual
         self.settings, self.weights, self.drawing = settings, dataclasses.replace(weights, mse=settings.mse), drawing
-        self.device = inference.device_of(G)
+        self.device = synthesis.device_of(G)
         self.masks = target.masks_for_loss(settings.mask)
 
     @contextlib.contextmanager
@@ -147,7 +147,7 @@ class Tuning:
             anchors["locality"] = [self._seen(ws, None, label) for ws, label in zip(latents, labels)]
         if self.settings.back_prior > 0:
             with noise_in(self.G, self.pivot.noise):
-                cameras = unseen_cameras(self.pivot.labels, count, inference.orbit_radius(self.G))
+                cameras = unseen_cameras(self.pivot.labels, count, synthesis.orbit_radius(self.G))
                 anchors["back_prior"] = [self._seen(self.pivot.ws, self.pivot.ws_bcg, label) for label in cameras]
         return anchors
 
@@ -160,7 +160,7 @@ class Tuning:
     def _other_latents(self, rng: np.random.RandomState, count: int) -> list[torch.Tensor]:
         """Latents [1, num_ws, w_dim] in random directions from the pivot, no farther than `locality_radius`."""
         z = torch.from_numpy(rng.randn(count, self.G.z_dim)).to(self.device, torch.float32)
-        frontal = camera_utils.orbit_label(0, 0, inference.orbit_radius(self.G), device=self.device)
+        frontal = camera_utils.orbit_label(0, 0, synthesis.orbit_radius(self.G), device=self.device)
         directions = self.G.mapping(z, frontal.expand(count, -1)) - self.pivot.ws
         lengths = directions.flatten(1).norm(dim=1)[:, None, None]
         latents = self.pivot.ws + directions * (self.settings.locality_radius / lengths).clamp(max=1)
@@ -168,7 +168,7 @@ class Tuning:
 
     def _any_cameras(self, rng: np.random.RandomState, count: int) -> list[torch.Tensor]:
         yaws, pitches = rng.uniform(-math.pi, math.pi, count), rng.randn(count) * math.radians(PITCH_DEGREES)
-        radius = inference.orbit_radius(self.G)
+        radius = synthesis.orbit_radius(self.G)
         return [camera_utils.orbit_label(*view, radius, device=self.device) for view in zip(yaws, pitches)]
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 import camera_utils
+from inference import synthesis
 from pti import losses, schedules
 from pti.losses import Perceptual
 from pti.pose import PoseCorrection, moved
 from pti.rendering import Drawing, draws_of_step, rays_start_at_head
 from pti.settings import LossWeights, ProjectionSettings
 from pti.targets import Target
-from training import inference
 from training.triplane import TriPlaneGenerator
 
 W_SEED = 123  # of the z that the statistics of w are taken from
@@ -55,10 +55,10 @@ class Step(NamedTuple):
 @torch.no_grad()
 def w_statistics(G: TriPlaneGenerator, samples: int) -> WStatistics:
     """Statistics of w over `samples` z of ``RandomState(123)``, conditioned on the frontal camera."""
-    device = inference.device_of(G)
+    device = synthesis.device_of(G)
     z = torch.from_numpy(np.random.RandomState(W_SEED).randn(samples, G.z_dim)).to(device, torch.float32)
     with draws_of_step(device, W_SEED, step=0):  # cameras are drawn, though without deviation
-        frontal = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device)
+        frontal = camera_utils.orbit_label(0, 0, synthesis.orbit_radius(G), device=device)
     w = torch.cat([G.mapping(part, frontal.expand(len(part), -1))[:, 0] for part in z.split(W_BATCH)])
     mean = w.mean(dim=0)
     deviation = (w - mean).square().sum(dim=1).mean().sqrt().item()
@@ -79,7 +79,7 @@ class Projection:
     ):
         self.G, self.target, self.perceptual = G, target, perceptual
         self.settings, self.weights, self.drawing = settings, weights, drawing
-        self.device = inference.device_of(G)
+        self.device = synthesis.device_of(G)
         self.statistics = w_statistics(G, settings.w_samples)
         self.masks = target.masks_for_loss(settings.mask)
         shift = G.apply_delta_c(self.statistics.mean_z, target.labels[:1])[1]

@@ -9,8 +9,8 @@ from torch.utils.checkpoint import checkpoint
 
 import camera_utils
 from dnnlib import UserError
+from inference import synthesis
 from pti.settings import PRECISIONS
-from training import inference
 from training.rendering_settings import RenderingSettings
 from training.triplane import Face, TriPlaneGenerator
 from training.volumetric_rendering import ray_sampler, renderer
@@ -85,7 +85,7 @@ def rays_start_at_head(G: TriPlaneGenerator) -> Iterator[None]:
     """Inside, rays start closer to the head than in training: what floats before it would hide it from the photo's camera."""
     kwargs = G.rendering_kwargs
     start = kwargs.ray_start
-    nearest = inference.orbit_radius(G) - NEAR_OF_HEAD * kwargs.box_warp
+    nearest = synthesis.orbit_radius(G) - NEAR_OF_HEAD * kwargs.box_warp
     if start != "auto" and start < nearest < kwargs.ray_end:
         kwargs.ray_start = nearest
     try:
@@ -131,7 +131,7 @@ def plan_drawing(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool,
     """
     if max_memory_gb is None:
         return Drawing(mixed)
-    device = inference.device_of(G)
+    device = synthesis.device_of(G)
     limit = max_memory_gb * 2**30
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
@@ -154,10 +154,10 @@ def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: b
 
     It is at least as much as either stage needs, and measured in strips, since all at once might not fit.
     """
-    device = inference.device_of(G)
+    device = synthesis.device_of(G)
     drawing = Drawing(mixed, MAX_STRIPS)
     ws = torch.zeros([1, G.backbone.num_ws, G.w_dim], device=device, requires_grad=True)
-    label = camera_utils.orbit_label(0, 0, inference.orbit_radius(G), device=device).requires_grad_()
+    label = camera_utils.orbit_label(0, 0, synthesis.orbit_radius(G), device=device).requires_grad_()
 
     def loss() -> list[torch.Tensor]:
         return [perceptual(seen["image"], torch.zeros_like(seen["image"])) for seen in drawing.views(G, ws, label)]

@@ -14,10 +14,10 @@ import torch
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import FileLock, atomic_path, make_output_dir
+from inference.shapes import MESH_FORMATS
 from pti.projector import Pivot
 from pti.targets import Target
 from training.images import save_image, tile, to_uint8
-from training.shapes import MESH_FORMATS
 from training.triplane import TriPlaneGenerator
 
 OPTIONS_NAME, LOCK_NAME = "options.json", ".lock"

@@ -11,15 +11,14 @@ if not __package__:  # run as a script: Python looks for modules in this folder,
 
 from dnnlib import UserError, cli  # noqa: E402
 from dnnlib.util import make_output_dir  # noqa: E402
+from inference import synthesis  # noqa: E402
+from inference.shapes import MESH_FORMATS, check_format  # noqa: E402
 from pti.inversion import Machine, Wanted, invert  # noqa: E402
 from pti.perceptual import load_perceptual  # noqa: E402
 from pti.rendering import use_precision  # noqa: E402
-from pti.settings import PRECISIONS, PUBLISHED_RATE, SMALL, SMALL_RATE, SPACES  # noqa: E402
-from pti.settings import ProjectionSettings, TuningSettings  # noqa: E402
+from pti.settings import PRECISIONS, PUBLISHED_RATE, SMALL, SMALL_RATE, SPACES, ProjectionSettings, TuningSettings  # noqa: E402  # noqa: E402
 from pti.targets import TargetSource  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
-from training import inference  # noqa: E402
-from training.shapes import MESH_FORMATS, check_format  # noqa: E402
 
 PROJECTION, TUNING, WANTED = ProjectionSettings(), TuningSettings(), Wanted()
 ALL = "all"
@@ -130,7 +129,7 @@ def main(
     if options["mask"] is None:
         options["mask"] = source.has_masks
     projection, tuning = settings_of(options)
-    folder = make_output_dir(Path(outdir) / inference.network_name(network))
+    folder = make_output_dir(Path(outdir) / synthesis.network_name(network))
     asked = dict(vgg=options["vgg"], lpips_heads=options["lpips_heads"])
     for group in [indices] if together else [[index] for index in indices]:
         try:

@@ -13,7 +13,7 @@ import torch
 import camera_utils
 from dnnlib import UserError
 from dnnlib.archive import LABELS_NAME, Archive, read_labels, stem
-from training.dataset_pairs import decode_image, decode_mask
+from training.decoding import decode_image, decode_mask
 from training.images import from_uint8
 
 IMAGES, MASKS = "img", "seg"  # what the folders of pictures and of masks are called, or what their names contain

@@ -20,7 +20,7 @@ import gen_interpolation
 import gen_samples
 import gen_videos
 from dnnlib.util import construct_class_by_name
-from training import inference, videos
+from inference import synthesis, videos
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = {module.__name__: module.main for module in (gen_samples, gen_videos, gen_interpolation)}
@@ -151,8 +151,8 @@ def test_video_through_keyframes(network, tmp_path):
 
 @pytest.mark.parametrize("seeds, grid, faces", [("0-3", "2x2", 4), ("0-2", "1x1", 3 * 5)])
 def test_a_face_is_prepared_only_when_it_changes(network, tmp_path, monkeypatch, seeds, grid, faces):
-    prepared, prepare = [], inference.prepare
-    monkeypatch.setattr(inference, "prepare", lambda G, ws: prepared.append(ws) or prepare(G, ws))
+    prepared, prepare = [], synthesis.prepare
+    monkeypatch.setattr(synthesis, "prepare", lambda G, ws: prepared.append(ws) or prepare(G, ws))
     options = ("--seeds", seeds, "--grid", grid, "--w-frames", 5, "--image_mode", "image_raw", "--output", tmp_path / "a.mp4")
     succeed("gen_videos", "--network", network, *options)
     assert len(prepared) == faces

@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from fill import draw, fill
+from test_golden_networks import assert_close, assert_pictures_close, build
 
 import camera_utils
 import dnnlib
-from fill import draw, fill
-from test_golden_networks import assert_close, assert_pictures_close, build
 from torch_utils import misc, module_sources, persistence
 from torch_utils.ops import bias_act, conv2d_gradfix, filtered_lrelu, fma, grid_sample_gradfix, upfirdn2d
 from training import networks_stylegan3, triplane
 from training.export import export_network
-from training.inference import load_network
+from training.loading import load_network
 from training.volumetric_rendering import math_utils, ray_marcher, ray_sampler, renderer
 
 TESTS = Path(__file__).parent

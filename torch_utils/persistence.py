@@ -5,7 +5,7 @@ that defines its class, the class's name, and the object's attributes.  Snapshot
 texts of what that module imports from its own project, so that they can be loaded where only `torch_utils` and `dnnlib`
 are, or where the project has changed since.  Where the same texts are installed, their classes are used and no text is run.
 
-Plain `pickle.load` of a snapshot runs what is in the file.  For files of others use `training.inference.load_network`.
+Plain `pickle.load` of a snapshot runs what is in the file.  For files of others use `training.loading.load_network`.
 """
 
 import copy

@@ -11,7 +11,7 @@ import camera_utils
 from dnnlib import UserError
 from dnnlib.archive import Archive, read_labels, stem
 from dnnlib.util import is_power_of_two
-from training.dataset_pairs import decode_image, decode_mask
+from training.decoding import decode_image, decode_mask
 
 BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` counts
 

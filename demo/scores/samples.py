@@ -8,7 +8,7 @@ import torch
 import camera_utils
 from demo.scores.consistency import Surface, z_from_ray_depth
 from demo.scores.held_out import HEAD_LEVEL
-from training import inference
+from inference import synthesis
 from training.images import picture
 from training.triplane import Face, TriPlaneGenerator
 
@@ -36,19 +36,19 @@ def draw_like_data(
 
     UserError if the network makes no masks.
     """
-    for seed, label in zip(seeds, labels.to(inference.device_of(G)), strict=True):
+    for seed, label in zip(seeds, labels.to(synthesis.device_of(G)), strict=True):
         c = label[None]
-        camera, shift = G.apply_delta_c(inference.latents([seed], G.z_dim).to(c.device), c)
-        ws = inference.seeds_to_ws(G, [seed], c, truncation_psi)
-        view = inference.render(G, inference.prepare(G, ws), camera)
+        camera, shift = G.apply_delta_c(synthesis.latents([seed], G.z_dim).to(c.device), c)
+        ws = synthesis.seeds_to_ws(G, [seed], c, truncation_psi)
+        view = synthesis.render(G, synthesis.prepare(G, ws), camera)
         mask = picture(view, "image_mask")[0, :, :, 0] / 255
         yield Sample(picture(view, "image")[0], mask, label.cpu(), shift[0].cpu())
 
 
 def head_of(G: TriPlaneGenerator, seed: int, truncation_psi: float = 1.0) -> Face:
     """The head of a seed, conditioned on the frontal camera, to be seen from anywhere."""
-    ws = inference.seeds_to_ws(G, [seed], inference.conditioning_label(inference.orbit(G), 90.0), truncation_psi)
-    return inference.prepare(G, ws)
+    ws = synthesis.seeds_to_ws(G, [seed], synthesis.conditioning_label(synthesis.orbit(G), 90.0), truncation_psi)
+    return synthesis.prepare(G, ws)
 
 
 @torch.no_grad()

@@ -48,7 +48,7 @@ def test_the_sheet_goes_round_the_head(head_data):
 
 
 def test_the_first_row_of_the_sheet_is_the_data(head_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(comparison.inference, "load_generator", lambda *_: None)
+    monkeypatch.setattr(comparison.synthesis, "load_generator", lambda *_: None)
     monkeypatch.setattr(comparison, "draw", lambda G, seed, label: np.full([1, 128, 128, 3], 10 * seed, dtype=np.uint8))
     comparison.save_comparison(tmp_path / "sheet.png", [Path("a"), Path("b")], *head_data, torch.device("cpu"))
     sheet = np.asarray(PIL.Image.open(tmp_path / "sheet.png"))

@@ -21,7 +21,7 @@ from demo.scores import faces, figures, samples, yaw
 from demo.scores.consistency import Agreement, Surface, compare, compare_all, thin_out, z_from_ray_depth
 from demo.scores.held_out import in_camera_axes, load_held_out, load_jitter
 from dnnlib import UserError
-from training import inference
+from inference import synthesis
 from training.volumetric_rendering.ray_sampler import sample_rays
 
 RADIUS = 0.3  # of spheres, in world units
@@ -345,7 +345,7 @@ def test_the_shift_is_told_along_the_axes_of_the_cameras():
 def test_samples_have_the_shift_that_the_network_gives_their_label(G):
     labels = torch.stack([camera(30), camera(-100)])
     drawn = list(samples.draw_like_data(G, [3, 4], labels))
-    expected = G.apply_delta_c(inference.latents([4], G.z_dim), labels[1:])[1][0]
+    expected = G.apply_delta_c(synthesis.latents([4], G.z_dim), labels[1:])[1][0]
     assert expected.norm() > 0
     torch.testing.assert_close(drawn[1].shift, expected)
     assert drawn[1].picture.shape == (128, 128, 3) and drawn[1].mask.shape == (16, 16) and drawn[1].mask.max() <= 1

@@ -11,8 +11,8 @@ import torch
 from helpers import small_generator
 
 import camera_utils
+from inference import synthesis
 from pti.targets import TargetSource
-from training import inference
 from training.images import to_uint8
 
 YAWS = (0.0, 60.0, 180.0)  # degrees, of the photos
@@ -38,11 +38,11 @@ def photos(generator, tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
     for part in ("img", "seg"):
         (folder / part / "00007").mkdir(parents=True)
-    face = inference.prepare(generator, torch.full([1, generator.backbone.num_ws, generator.w_dim], 0.3))
+    face = synthesis.prepare(generator, torch.full([1, generator.backbone.num_ws, generator.w_dim], 0.3))
     labels = []
     for index, yaw in enumerate(YAWS):
         label = camera_utils.orbit_label(math.radians(yaw), 0.0)
-        image = to_uint8(inference.render(generator, face, label)["image"])[0]
+        image = to_uint8(synthesis.render(generator, face, label)["image"])[0]
         y, x = np.mgrid[:128, :128] / 128
         mask = np.where(np.hypot(x - 0.5, y - 0.5) < 0.35, 255, 0).astype(np.uint8)
         PIL.Image.fromarray(image).save(folder / "img" / "00007" / f"{index:03d}.png")

@@ -17,10 +17,10 @@ import torch
 from click.testing import CliRunner
 
 import camera_utils
+from inference import synthesis
 from pti import benchmark, run
 from pti.rendering import Drawing
 from pti.results import Results
-from training import inference
 
 ROOT = Path(__file__).parent.parent.parent
 FEW = ("--num-steps", 3, "--num-steps-pti", 2, "--w-frames", 3, "--back-prior", 0)
@@ -97,11 +97,11 @@ def test_camera_and_latent_draw_the_projection(done, network):
     label = torch.tensor([camera["label"]])
     torch.testing.assert_close(label, arrays["labels"])
     assert camera["focal"] == pytest.approx(camera_utils.DEFAULT_FOCAL, rel=1e-4)
-    G = inference.load_generator(network, "cpu")
+    G = synthesis.load_generator(network, "cpu")
     G.rendering_kwargs.ray_start = 2.35
     with torch.no_grad():
         face = G.prepare(arrays["ws"], arrays["ws_bcg"], noise_mode="const")
-    image = inference.render(G, face, label)["image"]
+    image = synthesis.render(G, face, label)["image"]
     with PIL.Image.open(folder / "proj.png") as projected:
         np.testing.assert_allclose(np.asarray(projected), (image[0].permute(1, 2, 0) * 127.5 + 127.5).clamp(0, 255), atol=0.51)
 
@@ -109,7 +109,7 @@ def test_camera_and_latent_draw_the_projection(done, network):
 def test_the_tuned_generator_is_a_snapshot_like_any(done, network):
     folder, _ = done
     tuned = pickle.loads((folder / "finetuned_generator.pkl").read_bytes())["G_ema"]
-    before = inference.load_generator(network, "cpu")
+    before = synthesis.load_generator(network, "cpu")
     assert dict(tuned.rendering_kwargs) == dict(before.rendering_kwargs)
     assert not torch.equal(tuned.decoder.net[0].weight, before.decoder.net[0].weight)
 

@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
+from inference import synthesis
 from pti import inversion, pivotal_tuning, projector, rendering
 from pti.perceptual import StructuralLoss
 from pti.pivotal_tuning import Tuning
@@ -23,7 +24,6 @@ from pti.projector import Pivot, Projection
 from pti.rendering import Drawing
 from pti.settings import ProjectionSettings, TuningSettings
 from pti.targets import TargetSource
-from training import inference
 from training.checkpoint import frozen_copy
 
 FEW = dict(steps=4, w_samples=50)
@@ -139,7 +139,7 @@ def test_optimised_noise_stays_normal_and_comes_back_as_the_networks(generator, 
         assert noise.mean().abs() < 1e-5 and noise.square().mean() == pytest.approx(1, rel=1e-4)
     tuning = Tuning(generator, target, pivot, StructuralLoss(), TuningSettings(steps=0))
     tuning.save(tmp_path / "tuned.pkl")
-    stored = inference.load_generator(str(tmp_path / "tuned.pkl"), "cpu").state_dict()
+    stored = synthesis.load_generator(str(tmp_path / "tuned.pkl"), "cpu").state_dict()
     assert all(torch.equal(stored[name], noise) for name, noise in pivot.noise.items())
 
 

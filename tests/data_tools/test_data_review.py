@@ -10,9 +10,9 @@ from helpers import write_data_set
 
 import camera_utils
 import train
+from data_tools.review import review
 from dnnlib import UserError
 from dnnlib.archive import Archive
-from training.data_review import review
 from training.dataset import HeadDataset
 
 YAWS = (-150, -90, -40, 35, 80, 120, 170, 60)

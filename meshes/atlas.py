@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from dnnlib import UserError
-from training.mesh_raster import rasterize
+from meshes.raster import rasterize
 
 DIRECTIONS = np.concatenate([np.eye(3), -np.eye(3)])
 # Axes of the plane that faces each of them; mirroring does no harm to colours.

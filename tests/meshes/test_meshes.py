@@ -13,9 +13,10 @@ from fill import fill
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
-from training import head_file, inference, mesh_atlas, mesh_raster, mesh_texture, shapes
-from training.mesh_texture import Shot
-from training.shapes import Surface
+from inference import shapes, synthesis
+from inference.shapes import Surface
+from meshes import atlas, head_file, raster, texture
+from meshes.texture import Shot
 
 RADIUS = 0.25
 CENTRE, SEMI_AXES = (0.0, 0.02, -0.04), (0.18, 0.27, 0.21)  # a head's, in world units, about where crops have it
@@ -40,8 +41,8 @@ def surface():
 
 
 def all_hits(corners, height, width, **kwargs):
-    parts = [np.concatenate(part) for part in zip(*mesh_raster.rasterize(np.asarray(corners, float), height, width, **kwargs))]
-    return mesh_raster.Hits(*parts)
+    parts = [np.concatenate(part) for part in zip(*raster.rasterize(np.asarray(corners, float), height, width, **kwargs))]
+    return raster.Hits(*parts)
 
 
 # Raster
@@ -64,7 +65,7 @@ def test_triangles_off_the_raster_and_without_area_are_left_out():
 def test_parts_of_a_raster_make_the_whole(monkeypatch):
     corners = np.random.RandomState(0).uniform(0, 20, [30, 3, 2])
     whole = all_hits(corners, 20, 20)
-    monkeypatch.setattr(mesh_raster, "CHUNK", 50)
+    monkeypatch.setattr(raster, "CHUNK", 50)
     parts = all_hits(corners, 20, 20)
     assert all(np.array_equal(a, b) for a, b in zip(whole, parts))
 
@@ -72,7 +73,7 @@ def test_parts_of_a_raster_make_the_whole(monkeypatch):
 def test_depth_is_that_of_a_slanted_plane():
     label = camera_utils.orbit_label(0.0, 0.0)
     vertices = np.array([[-1, -1, 0.4], [1, -1, -0.4], [1, 1, -0.4], [-1, 1, 0.4]])  # z = -0.4 x
-    buffer = mesh_raster.depth_buffer(label, vertices, np.array([[0, 1, 2], [0, 2, 3]]), 32)
+    buffer = raster.depth_buffer(label, vertices, np.array([[0, 1, 2], [0, 2, 3]]), 32)
     slope = ((np.arange(32) + 0.5) / 32 - 0.5) / camera_utils.DEFAULT_FOCAL  # x over depth
     np.testing.assert_allclose(buffer[16], 2.7 / (1 - 0.4 * slope), rtol=1e-4)
 
@@ -82,7 +83,7 @@ def test_the_nearer_triangle_hides_the_farther():
     square = np.array([[-1, -1, 0], [1, -1, 0], [0, 1, 0]], dtype=float)
     vertices = np.concatenate([square + [0, 0, 0.2], square - [0, 0, 0.2]])
     for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
-        assert mesh_raster.depth_buffer(label, vertices, np.array(faces), 9)[4, 4] == pytest.approx(2.5, abs=1e-4)
+        assert raster.depth_buffer(label, vertices, np.array(faces), 9)[4, 4] == pytest.approx(2.5, abs=1e-4)
 
 
 # Atlas
@@ -90,10 +91,10 @@ def test_the_nearer_triangle_hides_the_farther():
 
 def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
     size = 256
-    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, size)
-    hits = all_hits(unfolded.corners, size, size, edge=mesh_atlas.INSIDE)
+    unfolded = atlas.unfold(surface.vertices, surface.faces, size)
+    hits = all_hits(unfolded.corners, size, size, edge=atlas.INSIDE)
     assert len(np.unique(hits.rows * size + hits.columns)) == len(hits.rows)
-    assert unfolded.corners.min() >= mesh_atlas.PADDING - 1e-6 and unfolded.corners.max() <= size - mesh_atlas.PADDING + 1e-6
+    assert unfolded.corners.min() >= atlas.PADDING - 1e-6 and unfolded.corners.max() <= size - atlas.PADDING + 1e-6
     # Pieces are flat projections of one scale: no edge grows, and on the whole little is lost.
     edges = np.linalg.norm(np.diff(surface.vertices[surface.faces][:, [0, 1, 2, 0]], axis=1), axis=2)
     flat = np.linalg.norm(np.diff(unfolded.corners[:, [0, 1, 2, 0]], axis=1), axis=2)
@@ -104,7 +105,7 @@ def test_no_two_faces_share_a_texel_and_none_is_mirrored_away(surface):
 
 def test_pieces_that_cannot_fit_are_refused():
     with pytest.raises(UserError, match="9 pieces, too many for a texture of 8x8: lower --shape-res"):
-        mesh_atlas._pack(np.full([9, 2], 0.1), 8)
+        atlas._pack(np.full([9, 2], 0.1), 8)
 
 
 # Colours
@@ -113,8 +114,8 @@ def test_pieces_that_cannot_fit_are_refused():
 @pytest.fixture
 def painted(monkeypatch):
     """A stand-in for generator and face: views show flat grey, the field is black."""
-    monkeypatch.setattr(mesh_texture, "_generated", lambda G, face: [])
-    monkeypatch.setattr(mesh_texture, "vertex_colors", lambda G, face, points: np.zeros([len(points), 3], dtype=np.uint8))
+    monkeypatch.setattr(texture, "_generated", lambda G, face: [])
+    monkeypatch.setattr(texture, "vertex_colors", lambda G, face, points: np.zeros([len(points), 3], dtype=np.uint8))
 
 
 def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
@@ -124,13 +125,13 @@ def test_a_photo_colours_what_it_sees_and_no_more(surface, painted):
     image = torch.stack([ramp.expand(size, size), ramp[:, None].expand(size, size), torch.ones(size, size)])[None]
     label = camera_utils.orbit_label(0.0, 0.0)
     shot = Shot(image, torch.ones(1, 1, size, size), label, is_photo=True)
-    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 128)
-    picture = mesh_texture.texture(None, None, surface, unfolded, [shot])
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 128)
+    picture = texture.texture(None, None, surface, unfolded, [shot])
     hits = all_hits(unfolded.corners, 128, 128)
     points = (surface.vertices[surface.faces[hits.faces]] * hits.weights[..., None]).sum(axis=1)
     colors = picture[hits.rows, hits.columns].astype(float)
     front, back = points[:, 2] > 0.2, points[:, 2] < -0.05
-    places, _ = mesh_raster.project(label, points)
+    places, _ = raster.project(label, points)
     expected = (places * size - 0.5) / (size - 1) * 255
     np.testing.assert_allclose(colors[front][:, :2], expected[front], atol=3)
     assert (colors[front][:, 2] == 255).all() and (colors[back] == 0).all()
@@ -148,9 +149,9 @@ def test_what_is_hidden_is_not_coloured_by_the_photo(painted):
     )
     label = camera_utils.orbit_label(0.0, 0.0)
     shot = Shot(torch.ones(1, 3, 32, 32), torch.ones(1, 1, 32, 32), label, is_photo=True)
-    _, weight = mesh_texture._from_camera(shot, both, both.vertices, both.normals)
+    _, weight = texture._from_camera(shot, both, both.vertices, both.normals)
     assert (weight[: len(ball.vertices)] == 0).all()
-    _, weight = mesh_texture._from_camera(shot, ball, ball.vertices, ball.normals)
+    _, weight = texture._from_camera(shot, ball, ball.vertices, ball.normals)
     assert (weight > 0).any()
 
 
@@ -160,7 +161,7 @@ def test_what_is_hidden_is_not_coloured_by_the_photo(painted):
 @pytest.fixture(scope="module")
 def generator():
     """A generator whose field is a head-sized ellipsoid, coloured by the place in the box, with few and coarse views."""
-    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    kwargs = json.loads((Path(__file__).parents[1] / "golden" / "generator_small_kwargs.json").read_text())
     kwargs["rendering_kwargs"].update(triplane_size=32, use_background=False, trans_reg=0)
     kwargs["rendering_kwargs"].update(decoder_activation="sigmoid", use_torgb_raw=False)
     kwargs["rendering_kwargs"].update(depth_resolution=24, depth_resolution_importance=24)
@@ -178,7 +179,7 @@ def generator():
 
 @pytest.fixture(scope="module")
 def face(generator):
-    return inference.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
+    return synthesis.prepare(generator, torch.zeros(1, generator.backbone.num_ws, generator.w_dim))
 
 
 @pytest.fixture(scope="module")
@@ -252,14 +253,14 @@ def test_texture_has_what_cameras_see(generator, face, heads):
     """In front, colours are those of the front view at the projected place; the mean with other views blurs them a little."""
     trimesh = pytest.importorskip("trimesh")
     (mesh,) = trimesh.load(heads[".glb"]).geometry.values()
-    texture = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")).astype(float)
+    painted = np.asarray(mesh.visual.material.baseColorTexture.convert("RGB")).astype(float)
     label = camera_utils.orbit_label(0.0, 0.0)
-    image = inference.render(generator, face, label)["image"]
+    image = synthesis.render(generator, face, label)["image"]
     in_front = mesh.vertex_normals[:, 2] > 0.9
-    column, row = (np.asarray(mesh.visual.uv)[in_front] * [1, -1] + [0, 1]).T * len(texture)
-    places, _ = mesh_raster.project(label, mesh.vertices[in_front] / head_file.METRES)
-    expected = mesh_texture._look_up(image, places) * 127.5 + 127.5
-    found = texture[row.astype(int), column.astype(int)]
+    column, row = (np.asarray(mesh.visual.uv)[in_front] * [1, -1] + [0, 1]).T * len(painted)
+    places, _ = raster.project(label, mesh.vertices[in_front] / head_file.METRES)
+    expected = texture._look_up(image, places) * 127.5 + 127.5
+    found = painted[row.astype(int), column.astype(int)]
     assert in_front.sum() > 50 and expected.std(axis=0).max() > 10
     for channel in range(3):
         off = np.abs(found - expected.clip(0, 255))[:, channel]
@@ -280,9 +281,9 @@ def test_camera_of_the_file_is_the_one_given(heads):
 def test_silhouette_of_the_file_is_the_mask(generator, face, heads, yaw):
     trimesh = pytest.importorskip("trimesh")
     label = camera_utils.orbit_label(yaw, -0.2)
-    mask = inference.render(generator, face, label)["image_mask"][0, 0].numpy() > 0.5
+    mask = synthesis.render(generator, face, label)["image_mask"][0, 0].numpy() > 0.5
     mesh = trimesh.load(heads[".glb"], force="mesh", process=False)
-    silhouette = np.isfinite(mesh_raster.depth_buffer(label, mesh.vertices / head_file.METRES, mesh.faces, len(mask)))
+    silhouette = np.isfinite(raster.depth_buffer(label, mesh.vertices / head_file.METRES, mesh.faces, len(mask)))
     assert (mask & silhouette).sum() / (mask | silhouette).sum() > 0.95
     assert 0.1 < mask.mean() < 0.7
 
@@ -290,7 +291,7 @@ def test_silhouette_of_the_file_is_the_mask(generator, face, heads, yaw):
 def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
     trimesh = pytest.importorskip("trimesh")
     label = camera_utils.orbit_label(0.5, -0.2)
-    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 64)
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
     picture = np.random.RandomState(0).randint(0, 255, [64, 64, 3]).astype(np.uint8)
     head_file.save_glb(surface, unfolded, picture, label, tmp_path / "head.glb")
     scene = trimesh.load(tmp_path / "head.glb")
@@ -312,7 +313,7 @@ def test_glb_opens_in_metres_with_texture_and_camera(surface, tmp_path):
 
 def test_a_corner_finds_its_texel_in_the_file(surface, tmp_path):
     trimesh = pytest.importorskip("trimesh")
-    unfolded = mesh_atlas.unfold(surface.vertices, surface.faces, 64)
+    unfolded = atlas.unfold(surface.vertices, surface.faces, 64)
     head_file.save_glb(surface, unfolded, np.zeros([64, 64, 3], np.uint8), camera_utils.orbit_label(0, 0), tmp_path / "a.glb")
     (mesh,) = trimesh.load(tmp_path / "a.glb").geometry.values()
     uv = np.asarray(mesh.visual.uv)[mesh.faces]

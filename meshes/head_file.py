@@ -16,10 +16,10 @@ import torch
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import atomic_path
-from training import shapes
-from training.mesh_atlas import Atlas, unfold
-from training.mesh_texture import Shot, texture, vertex_colors
-from training.shapes import Surface
+from inference import shapes
+from inference.shapes import Surface
+from meshes.atlas import Atlas, unfold
+from meshes.texture import Shot, texture, vertex_colors
 from training.triplane import Face, TriPlaneGenerator
 
 METRES = 1 / 2.409  # in a world unit: eyes, 0.1483 units apart in the published crops, are then an adult's 62 mm apart

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_tools.pairs import Pair, Tally, Unusable, load_pair, map_in_order, pair_by_name
 from dnnlib import UserError
 from dnnlib.archive import Archive, ArchiveWriter
-from training.dataset_pairs import Pair, Tally, Unusable, decode_image, decode_mask, load_pair, map_in_order, pair_by_name
+from training.decoding import decode_image, decode_mask
 
 ORIENTATION = 0x0112  # EXIF tag
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from training import videos
+from inference import videos
 
 
 def test_keyframes_fill_the_grid_in_order():

@@ -6,8 +6,8 @@ import click
 
 import camera_utils
 from dnnlib import cli
+from inference.shapes import DEFAULT_LEVEL, EMPTY_DENSITY, SHAPE_FORMATS
 from training.images import IMAGE_MODES
-from training.shapes import DEFAULT_LEVEL, EMPTY_DENSITY, SHAPE_FORMATS
 
 
 def _refuse_class(ctx: click.Context, param: click.Parameter, value: str | None) -> None:

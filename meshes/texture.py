@@ -10,11 +10,11 @@ from scipy import ndimage
 
 import camera_utils
 from dnnlib import cli
-from training import inference
+from inference import synthesis
+from inference.shapes import Surface, points_at_a_time
+from meshes.atlas import Atlas
+from meshes.raster import depth_buffer, project, rasterize
 from training.images import to_uint8
-from training.mesh_atlas import Atlas
-from training.mesh_raster import depth_buffer, project, rasterize
-from training.shapes import Surface, points_at_a_time
 from training.triplane import Face, TriPlaneGenerator
 
 LEVEL_YAWS, RAISED_YAWS = 8, 4  # cameras of the generator's views, level and from above
@@ -85,11 +85,11 @@ def head_mask(seen: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 def _generated(G: TriPlaneGenerator, face: Face) -> list[Shot]:
-    radius, device = inference.orbit_radius(G), face.ws.device
+    radius, device = synthesis.orbit_radius(G), face.ws.device
     turns = [(yaw / LEVEL_YAWS, 0.0) for yaw in range(LEVEL_YAWS)]
     turns += [((yaw + 0.5) / RAISED_YAWS, RAISED_PITCH) for yaw in range(RAISED_YAWS)]
     labels = [camera_utils.orbit_label(2 * math.pi * turn, pitch, radius, device=device) for turn, pitch in turns]
-    views = inference.views(G, face, labels)
+    views = synthesis.views(G, face, labels)
     return [Shot(seen["image"], head_mask(seen), label) for seen, label in zip(views, labels)]
 
 

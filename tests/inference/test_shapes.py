@@ -14,7 +14,8 @@ from fill import fill
 import camera_utils
 from dnnlib import UserError
 from dnnlib.util import construct_class_by_name
-from training import head_file, inference, mesh_texture, shapes
+from inference import shapes, synthesis
+from meshes import head_file, texture
 
 CENTRE, RADIUS = (0.2, 0.1, -0.05), 0.12  # a ball off the origin: mirroring any axis, or swapping two, moves it
 
@@ -22,7 +23,7 @@ CENTRE, RADIUS = (0.2, 0.1, -0.05), 0.12  # a ball off the origin: mirroring any
 @pytest.fixture(scope="module")
 def plain():
     """A generator whose colours are its first three features, squashed by a sigmoid."""
-    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    kwargs = json.loads((Path(__file__).parents[1] / "golden" / "generator_small_kwargs.json").read_text())
     kwargs["rendering_kwargs"].update(decoder_activation="sigmoid", use_torgb_raw=False, use_background=False, trans_reg=0)
     return fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
 
@@ -30,7 +31,7 @@ def plain():
 @pytest.fixture(scope="module")
 def torgb():
     """A generator with a learned colour layer."""
-    kwargs = json.loads((Path(__file__).parent / "golden" / "generator_small_kwargs.json").read_text())
+    kwargs = json.loads((Path(__file__).parents[1] / "golden" / "generator_small_kwargs.json").read_text())
     return fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
 
 
@@ -45,7 +46,7 @@ def ball_face(plain, monkeypatch):
     """A generator whose field is the ball, and any face of it."""
     monkeypatch.setattr(plain, "query", ball)
     monkeypatch.setattr(plain, "density", lambda grids, points: ball(grids, points)[0])
-    return plain, inference.prepare(plain, torch.zeros(1, plain.backbone.num_ws, plain.w_dim))
+    return plain, synthesis.prepare(plain, torch.zeros(1, plain.backbone.num_ws, plain.w_dim))
 
 
 def test_lattice_holds_the_field_at_exact_places(ball_face):
@@ -90,7 +91,7 @@ def test_only_the_kept_part_is_looked_up_and_nothing_is_made_anew(ball_face, mon
 
 
 def test_lattice_does_not_depend_on_the_size_of_the_pieces(torgb, monkeypatch):
-    face = inference.prepare(torgb, torch.zeros(1, torgb.backbone.num_ws, torgb.w_dim))
+    face = synthesis.prepare(torgb, torch.zeros(1, torgb.backbone.num_ws, torgb.w_dim))
     whole = shapes.density_grid(torgb, face, 20)
     monkeypatch.setattr(shapes, "points_at_a_time", lambda device: 1000)
     np.testing.assert_allclose(shapes.density_grid(torgb, face, 20), whole, rtol=1e-5, atol=1e-5)
@@ -128,8 +129,8 @@ def test_surface_is_where_the_camera_sees_it(ball_face):
     pytest.importorskip("skimage")
     G, face = ball_face
     middle = shapes.surface(shapes.density_grid(G, face, 64), 1.0).vertices.mean(axis=0)
-    label = inference.orbit(G)(inference.View(yaw=0.6, pitch=-0.3))
-    mask = inference.render(G, face, label)["image_mask"][0, 0]
+    label = synthesis.orbit(G)(synthesis.View(yaw=0.6, pitch=-0.3))
+    mask = synthesis.render(G, face, label)["image_mask"][0, 0]
     cam2world, intrinsics = camera_utils.unpack_label(label[0])
     seen = intrinsics @ (cam2world.inverse() @ torch.tensor([*middle, 1.0], dtype=torch.float32))[:3]
     pixel = (seen[:2] / seen[2] * len(mask)).numpy()
@@ -171,7 +172,7 @@ def test_what_floats_about_the_head_is_left_out(ball_face):
 
 def test_colours_are_those_of_the_raw_picture(torgb):
     """Where the head is opaque and of one colour, the picture shows the colour that a vertex there would have."""
-    face = inference.prepare(torgb, torch.full([1, torgb.backbone.num_ws, torgb.w_dim], 0.1))
+    face = synthesis.prepare(torgb, torch.full([1, torgb.backbone.num_ws, torgb.w_dim], 0.1))
     features = torch.linspace(-0.2, 0.2, 32)
 
     def solid(grids, points, density_noise=0):
@@ -179,8 +180,8 @@ def test_colours_are_those_of_the_raw_picture(torgb):
 
     original, torgb.query = torgb.query, solid
     try:
-        color = mesh_texture.vertex_colors(torgb, face, np.zeros([5, 3]))
-        seen = inference.render(torgb, face, inference.orbit(torgb)(inference.View(0.0)))["image_raw"]
+        color = texture.vertex_colors(torgb, face, np.zeros([5, 3]))
+        seen = synthesis.render(torgb, face, synthesis.orbit(torgb)(synthesis.View(0.0)))["image_raw"]
     finally:
         torgb.query = original
     middle = seen[0, :, 32, 32].clamp(-1, 1) * 127.5 + 127.5

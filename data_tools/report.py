@@ -11,12 +11,11 @@ from PIL import Image
 
 import camera_utils
 from camera_utils import DEFAULT_FOCAL, DEFAULT_RADIUS, LABEL_DIM
+from data_tools.contact_sheet import draw_cell, draw_sheet
+from data_tools.pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, read_labels
 from dnnlib.util import is_power_of_two, make_output_dir
-
-from .contact_sheet import draw_cell, draw_sheet
-from .dataset_pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
 
 SHEET_SAMPLES = 40
 ORTHONORMAL_TOLERANCE = 0.01  # rotations fitted to photos are off by 0.003 in published labels

@@ -12,8 +12,8 @@ from PIL import Image
 import camera_utils
 import dataset_tool_seg
 from camera_utils import orbit_label
-from training import contact_sheet
-from training.dataset_report import SHEET_SAMPLES, label_faults, yaw_histogram
+from data_tools import contact_sheet
+from data_tools.report import SHEET_SAMPLES, label_faults, yaw_histogram
 
 YAWS = [-170, -100, -40, -5, 5, 50, 130, 175]  # degrees
 

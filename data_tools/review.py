@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 import camera_utils
+from data_tools.report import PIXEL_FOCAL, UNUSABLE_LABELS, label_faults, mask_fault
 from dnnlib import UserError
 from training.dataset import HeadDataset
-from training.dataset_report import PIXEL_FOCAL, UNUSABLE_LABELS, label_faults, mask_fault
 
 MASKS_LOOKED_AT = 100
 TOO_MANY = 0.5  # of what was looked at: a fault of so many is how the data was made, not an accident

@@ -1,17 +1,16 @@
 """Photos and their masks as people have them: found by name, decoded whatever their kind, many at a time."""
 
 import collections
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Iterator
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dnnlib import UserError
 from dnnlib.archive import Archive, stem
+from training.decoding import decode_image, decode_mask
 
 EXAMPLES_SHOWN = 3  # names beside each count
 MAX_CLASS = 63  # a mask no level of which is over it holds numbers of classes; faint edges alone make no mask
@@ -87,22 +86,6 @@ def load_pair(images: Archive, masks: Archive, pair: Pair) -> tuple[Image.Image,
     return image, mask
 
 
-def decode_image(data: bytes) -> Image.Image:
-    """A picture file of any kind -> RGB, upright by its EXIF orientation; what is transparent becomes black.
-
-    Raises UserError if it cannot be decoded.
-    """
-    return _decode(data, _to_rgb)
-
-
-def decode_mask(data: bytes) -> Image.Image:
-    """A picture file of any kind -> L, 255 for the head: its alpha, or its luminance where alpha is constant or absent.
-
-    Raises UserError if it cannot be decoded.
-    """
-    return _decode(data, _to_coverage)
-
-
 def mask_classes(mask: Image.Image) -> list[int]:
     """The classes that a mask (L) holds instead of levels up to 255, such as [0, 1], in order; empty for any other mask."""
     most = mask.getextrema()[1]
@@ -145,47 +128,3 @@ def _load(archive: Archive, name: str, decode: Callable[[bytes], Image.Image], w
         return decode(archive.read(name))
     except UserError as error:
         raise Unusable(f"{what} that cannot be read", name, str(error)) from None
-
-
-def _decode(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(data)) as file:
-            picture = convert(_eight_bits(ImageOps.exif_transpose(file)))
-    except MemoryError:
-        raise
-    except Exception as error:  # the many decoders raise whatever they like on damaged files
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
-        raise UserError(reason or type(error).__name__) from None
-    picture.info.clear()  # colour profiles and comments of the source do not describe what will be written
-    return picture
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, where Pillow would clip it; other modes as they are."""
-    if picture.mode == "F":
-        raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
-    if not picture.mode.startswith("I"):
-        return picture
-    levels = np.asarray(picture).astype(np.float64) / 257
-    return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-
-
-def _has_alpha(picture: Image.Image) -> bool:
-    return picture.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in picture.info
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if not _has_alpha(picture):
-        return picture.convert("RGB")
-    picture = picture.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, (0, 0, 0, 255)), picture).convert("RGB")
-
-
-def _to_coverage(picture: Image.Image) -> Image.Image:
-    if _has_alpha(picture):
-        picture = picture.convert("RGBA")
-        alpha = picture.getchannel("A")
-        least, most = alpha.getextrema()
-        if least < most:
-            return alpha
-    return picture.convert("RGB").convert("L")  # by way of RGB: palettes and alpha are gone, grey stays what it is

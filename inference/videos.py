@@ -13,7 +13,7 @@ import torch
 
 from dnnlib import UserError, cli
 from dnnlib.util import atomic_path
-from training import inference
+from inference import synthesis
 from training.images import picture, tile
 from training.triplane import TriPlaneGenerator
 
@@ -59,27 +59,27 @@ def keyframe_curve(keyframes: torch.Tensor) -> Callable[[float], torch.Tensor]:
 def orbit_frames(
     G: TriPlaneGenerator,
     keyframes: torch.Tensor,
-    path: inference.CameraPath,
-    camera: Callable[[inference.View], torch.Tensor],
+    path: synthesis.CameraPath,
+    camera: Callable[[synthesis.View], torch.Tensor],
     frames_per_keyframe: int,
     columns: int = 1,
     mode: str = "image",
 ) -> Iterator[np.ndarray]:
     """Frames [H, W, 3], uint8, of one turn along `path` while each cell goes through its keyframes.
 
-    keyframes [cells, K, num_ws, w_dim]; `camera` turns views into labels (`inference.orbit`).  K times
+    keyframes [cells, K, num_ws, w_dim]; `camera` turns views into labels (`synthesis.orbit`).  K times
     `frames_per_keyframe` frames.  A cell with one keyframe is a face that stays the same and is prepared once.
     """
     count = keyframes.shape[1]
     total = count * frames_per_keyframe
     curves = [keyframe_curve(cell) for cell in keyframes]
-    faces = [inference.prepare(G, cell[:1]) for cell in keyframes]
-    depth_range = inference.depth_range(G)
+    faces = [synthesis.prepare(G, cell[:1]) for cell in keyframes]
+    depth_range = synthesis.depth_range(G)
     for index in range(total):
         if count > 1 and index > 0:
-            faces = [inference.prepare(G, curve(index / frames_per_keyframe)) for curve in curves]
+            faces = [synthesis.prepare(G, curve(index / frames_per_keyframe)) for curve in curves]
         label = camera(path.view(index / total))
-        cells = [picture(inference.render(G, face, label), mode, depth_range) for face in faces]
+        cells = [picture(synthesis.render(G, face, label), mode, depth_range) for face in faces]
         yield tile(np.concatenate(cells), columns)
 
 

@@ -7,8 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 import camera_utils
-
-from .images import save_image, tile
+from training.images import save_image, tile
 
 COLUMNS = 8
 CELL = 256  # pixels of a picture's side

@@ -1,0 +1,1 @@
+"""Making and checking data sets of pictures, masks and cameras."""

@@ -1,0 +1,1 @@
+"""Heads as meshes for other programs: a surface unfolded, textured and written."""
