@@ -59,7 +59,8 @@ def build_scene(template: Template, person: "Person") -> Scene:
     cloth = cloth_mesh(template, head, person.clothes, _stream(person, _CLOTH_STREAM))
     environment = environment_map(person.light)
     scene = {"type": "scene", "light": {"type": "envmap", "bitmap": mi.Bitmap(environment)}}
-    skin = Mesh(head.fine, template.fine_faces, skin_colours(template, person, _stream(person, _SKIN_STREAM)))
+    colours = skin_colours(template, person.skin, person.hair, person.facial_hair, _stream(person, _SKIN_STREAM))
+    skin = Mesh(head.fine, template.fine_faces, colours)
     scene["skin"] = _surface("skin", skin, place, _skin_material(person.skin.roughness))
     scene["cloth"] = _surface("cloth", cloth, place, _thin(sheen=0.5))
     scene |= _eyes_and_mouth(template, head, person)

@@ -1,19 +1,15 @@
 """The colours of skin: tone, blood, freckles, lips, and the shadow of hair that is too short or too fine for strands."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtr
 
-from .facial_hair import BEARDS, beard_colour, beard_cover, brow_colour
+from .facial_hair import BEARDS, FacialHairTraits, beard_colour, beard_cover, brow_colour
 from .geometry import smoothstep, value_noise
-from .hair_styles import scalp_density
+from .hair_styles import HairTraits, scalp_density
 from .shape import Phenotype
 from .template import Template
-
-if TYPE_CHECKING:
-    from .person import Person
 
 # Linear albedo from the lightest to the darkest skin, in equal steps of melanin.
 SKIN_TONES = np.array(
@@ -78,9 +74,11 @@ def skin_tone(melanin: float) -> np.ndarray:
     return np.exp([np.interp(melanin, steps, np.log(SKIN_TONES[:, channel])) for channel in range(3)])
 
 
-def skin_colours(template: Template, person: "Person", rng: np.random.Generator) -> np.ndarray:
-    """Linear albedo [N2, 3], float32, at the fine skin's vertices."""
-    skin, regions = person.skin, template.regions
+def skin_colours(
+    template: Template, skin: SkinTraits, hair: HairTraits, beard: FacialHairTraits, rng: np.random.Generator
+) -> np.ndarray:
+    """Linear albedo [N2, 3], float32, at the fine skin's vertices; the roots of hair and beard show in it."""
+    regions = template.regions
     outside = regions["outer"]
     colours = np.tile(np.array(skin.tone), (len(template.mean_fine), 1))
     colours = _blood(colours, template, skin)
@@ -90,7 +88,7 @@ def skin_colours(template: Template, person: "Person", rng: np.random.Generator)
     colours *= 1 - 0.14 * (regions["eyelids"] * outside)[:, None] * [0.7, 1.0, 1.0]
     colours = _mixed(colours, _lip_colour(skin), 0.85 * regions["lips"])
     colours = _mixed(colours, INSIDE_MOUTH, regions["inside_mouth"])
-    colours = _painted_hair(colours, template, person, rng)
+    colours = _painted_hair(colours, template, skin, hair, beard, rng)
     return np.clip(colours, 0.004, 0.9).astype(np.float32)
 
 
@@ -153,20 +151,26 @@ def _lip_colour(skin: SkinTraits) -> np.ndarray:
     return bare if skin.lipstick is None else 0.5 * bare + 0.5 * np.array(skin.lipstick)
 
 
-def _painted_hair(colours: np.ndarray, template: Template, person: "Person", rng: np.random.Generator) -> np.ndarray:
+def _painted_hair(
+    colours: np.ndarray,
+    template: Template,
+    skin: SkinTraits,
+    hair: HairTraits,
+    beard: FacialHairTraits,
+    rng: np.random.Generator,
+) -> np.ndarray:
     """What shows between the strands of scalp, brows and beard: skin darkened by roots and by hair too fine to render."""
-    regions, tone, hair = template.regions, np.array(person.skin.tone), np.array(person.hair.colour)
+    regions, tone = template.regions, np.array(skin.tone)
     scalp = regions["outer"] * (1 - np.clip(2 * regions["ears"], 0, 1))
     ragged = template.hairline + 0.005 * value_noise(template.mean_fine, 0.006, rng, octaves=2)
-    if person.hair.style == "bald":
-        colours = _mixed(colours, 0.5 * tone, person.skin.shaved * scalp * smoothstep(0, 0.02, ragged))
+    if hair.style == "bald":
+        colours = _mixed(colours, 0.5 * tone, skin.shaved * scalp * smoothstep(0, 0.02, ragged))
     else:
-        short = person.hair.style in _SHORT_STYLES
+        short = hair.style in _SHORT_STYLES
         height = template.mean_fine[:, 1] - template.eye_middle[1]
-        density = scalp_density(ragged, template.azimuth, height, person.hair)
-        roots = 0.8 * hair + (0.15 * tone if short else 0)
+        density = scalp_density(ragged, template.azimuth, height, hair)
+        roots = 0.8 * np.array(hair.colour) + (0.15 * tone if short else 0)
         colours = _mixed(colours, roots, (0.72 if short else 0.95) * scalp * density)
-    colours = _mixed(colours, brow_colour(person.hair), 0.35 * regions["brows"])
-    beard = person.facial_hair
-    stubble = 0.55 * beard_colour(beard, person.hair) + 0.5 * tone * [0.35, 0.38, 0.42]
+    colours = _mixed(colours, brow_colour(hair), 0.35 * regions["brows"])
+    stubble = 0.55 * beard_colour(beard, hair) + 0.5 * tone * [0.35, 0.38, 0.42]
     return _mixed(colours, stubble, BEARDS[beard.beard].shadow * beard_cover(template, beard))
