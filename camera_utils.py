@@ -177,7 +177,7 @@ class UniformCameraPoseSampler:
         batch_size: int = 1,
         device: torch.device | str = "cpu",
     ) -> torch.Tensor:
-        """Draw poses cam2world [batch_size, 4, 4], with angles up to `horizontal_stddev` and `vertical_stddev` from the means."""
+        """Draw poses cam2world [batch_size, 4, 4] whose angles lie within the given `*_stddev` of the means."""
         h = (torch.rand(batch_size, device=device) * 2 - 1) * horizontal_stddev + horizontal_mean
         v = (torch.rand(batch_size, device=device) * 2 - 1) * vertical_stddev + vertical_mean
         origin = _on_sphere(h, v, radius)
