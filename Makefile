@@ -4,13 +4,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMMA := ,
-EXTRAS := mesh,logs,export,photo,test$(if $(HEADS),$(COMMA)heads)
+EXTRAS := mesh,logs,export,photo,test,lint$(if $(HEADS),$(COMMA)heads)
 INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 
 GPU_OUT ?= gpu-check
 
-.PHONY: demo test gpu clean
+.PHONY: demo test check lint gpu clean
 
 $(INSTALLED): pyproject.toml requirements.txt
 	$(PYTHON) -m venv $(VENV)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import click
 from PIL import Image
@@ -42,9 +43,9 @@ class Framing:
         size = self.size or image.size
         box = _centred_box(image.size, size) if self.crop else (0, 0, *image.size)
         scale = (mask.width / image.width, mask.height / image.height) * 2
-        mask_box = tuple(edge * factor for edge, factor in zip(box, scale))
+        left, top, right, bottom = (edge * factor for edge, factor in zip(box, scale))
         framed_image = image.resize(size, Image.Resampling.LANCZOS, box)
-        framed_mask = mask.resize(size, Image.Resampling.BILINEAR, mask_box)
+        framed_mask = mask.resize(size, Image.Resampling.BILINEAR, (left, top, right, bottom))
         return _on_black_square(framed_image), _on_black_square(framed_mask)
 
 
@@ -293,7 +294,7 @@ def _check_command(ctx: click.Context, images: Archive, masks: Archive, sheet: P
         sys.exit(1)
 
 
-PLACE = {"type": click.Path(path_type=Path), "metavar": "DIR|ZIP"}
+PLACE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "DIR|ZIP"}
 
 
 @cli.command()

@@ -86,9 +86,14 @@ def load_pair(images: Archive, masks: Archive, pair: Pair) -> tuple[Image.Image,
     return image, mask
 
 
+def highest_level(mask: Image.Image) -> int:
+    """The highest level of a picture of one channel."""
+    return max(level for level, count in enumerate(mask.histogram()) if count)
+
+
 def mask_classes(mask: Image.Image) -> list[int]:
     """The classes that a mask (L) holds instead of levels up to 255, such as [0, 1], in order; empty for any other mask."""
-    most = mask.getextrema()[1]
+    most = highest_level(mask)
     if not 0 < most <= MAX_CLASS:
         return []
     return [level for level, count in enumerate(mask.histogram()) if count]

@@ -12,7 +12,7 @@ from PIL import Image
 import camera_utils
 from camera_utils import DEFAULT_FOCAL, DEFAULT_RADIUS, LABEL_DIM
 from data_tools.contact_sheet import draw_cell, draw_sheet
-from data_tools.pairs import Pair, Tally, Unusable, load_pair, map_in_order, mask_classes, pair_by_name
+from data_tools.pairs import Pair, Tally, Unusable, highest_level, load_pair, map_in_order, mask_classes, pair_by_name
 from dnnlib import UserError, cli
 from dnnlib.archive import LABELS_NAME, Archive, read_labels
 from dnnlib.util import is_power_of_two, make_output_dir
@@ -180,7 +180,7 @@ def mask_fault(mask: Image.Image) -> str | None:
     classes = mask_classes(mask)
     if classes:
         return "mask that is a map of classes" if classes[-1] > 1 else "mask of 0 and 1 instead of 0 and 255"
-    return None if mask.getextrema()[1] >= HEAD_LEVEL else "mask that marks no head"
+    return None if highest_level(mask) >= HEAD_LEVEL else "mask that marks no head"
 
 
 def _spread(pairs: list[Pair], cameras: dict[str, torch.Tensor]) -> dict[str, None]:

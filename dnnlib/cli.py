@@ -23,7 +23,7 @@ class Seeds(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> list[int]:
         if isinstance(value, (list, tuple)):
             return list(value)
-        numbers = []
+        numbers: list[int] = []
         for part in str(value).split(","):
             match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
             if not match:

@@ -119,8 +119,8 @@ def _download(url: str, path: Path, allow_http: bool, max_bytes: int, show_progr
             response.raise_for_status()
             if "text/html" in response.headers.get("Content-Type", ""):
                 raise UserError(f"{url} is a web page, not a file; use the link of the file itself")
-            expected = response.headers.get("Content-Length")
-            expected = int(expected) if expected and expected.isdecimal() else None
+            announced = response.headers.get("Content-Length", "")
+            expected = int(announced) if announced.isdecimal() else None
             if expected is not None and expected > max_bytes:
                 raise _too_large(url, max_bytes)
             size = _receive(response, path, url, expected, max_bytes, show_progress)

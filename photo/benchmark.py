@@ -42,6 +42,8 @@ def look_at_data_set(archive: Archive, finder: FaceFinder, max_yaw: float, max_p
 
 def errors_of(seen: Seen) -> np.ndarray:
     """Estimate minus label of a face that was found: yaw, pitch, roll (degrees), place x, y and size of the frame (percent)."""
+    if seen.face is None:
+        raise ValueError(f"no face was found in {seen.name}")
     view = seen.face.view
     turn = (np.array(view.angles) - camera_utils.yaw_pitch_roll_degrees(seen.label).numpy() + 180) % 360 - 180
     turn[2] -= np.degrees(view.frame.angle)  # a frame that is turned against the picture takes that much roll off its label

@@ -47,6 +47,8 @@ def mirror_partners() -> np.ndarray:
 
 def landmark_places(seen: Seen) -> np.ndarray:
     """[478, 2]: where the landmarks are in a picture, in its widths and heights."""
+    if seen.face is None:
+        raise ValueError(f"no face was found in {seen.name}")
     return seen.face.landmarks[:, :2] / seen.pixels
 
 

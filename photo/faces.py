@@ -152,7 +152,7 @@ def _levels(size: tuple[int, int], turns: tuple[float, ...]) -> Iterator[list[Fr
     """Windows that cover a photo: first one with all of it, then smaller and smaller ones that overlap by half."""
     width, height = size
     yield [Frame((width / 2, height / 2), max(size), turn) for turn in turns]
-    side = min(size)
+    side = float(min(size))
     for _ in range(MOST_LEVELS):
         if side < max(size):
             columns, rows = (max(1, round(2 * length / side) - 1) for length in size)

@@ -17,8 +17,10 @@ LANDMARKS_PATH = Path(__file__).with_name("landmarks.csv")
 
 # Numbers of MediaPipe's landmarks.  Right and left are the person's.
 RIGHT_EYE_CORNERS, LEFT_EYE_CORNERS, MOUTH_CORNERS = (33, 133), (362, 263), (61, 291)
-OVAL_LANDMARKS = (10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377)
-OVAL_LANDMARKS += (152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109)  # round the face
+OVAL_LANDMARKS = (  # round the face
+    *(10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377),
+    *(152, 148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109),
+)
 
 # Points that a person can show by hand, in world units; the ears are where they grow, the crown is without hair.
 HEAD_POINTS = {

@@ -35,7 +35,7 @@ class ModelFile:
             return existing_path(path, f"--{self.option}").read_bytes()
         for package, name in self.packages:
             with contextlib.suppress(importlib.metadata.PackageNotFoundError, OSError):
-                data = Path(importlib.metadata.distribution(package).locate_file(name)).read_bytes()
+                data = Path(str(importlib.metadata.distribution(package).locate_file(name))).read_bytes()
                 if hashlib.sha256(data).hexdigest() == self.sha256:
                     return data
         try:

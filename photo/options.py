@@ -45,7 +45,7 @@ class Points(click.ParamType):
             if len(found) != len(PLAIN_POINTS):
                 self.fail(f"{len(found)} points; without names there are three: {', '.join(PLAIN_POINTS)}", param, ctx)
             return dict(zip(PLAIN_POINTS, (place for _, place in found)))
-        points = dict(found)
+        points = {name: place for name, place in found if name is not None}
         if len(points) < max(2, len(found)) or not points.keys() <= HEAD_POINTS.keys():
             self.fail(f"{value!r}: give two or more different points of {', '.join(HEAD_POINTS)}, each as NAME=x,y", param, ctx)
         return points
@@ -77,4 +77,4 @@ def hand_pose(pose: tuple[float, ...] | None, points: dict | None, box: tuple[fl
         raise click.UsageError("--pose is in degrees: yaw from -180 to 180, pitch from -89 to 89, roll from -180 to 180")
     if box and (box[2] <= box[0] or box[3] <= box[1]):
         raise click.UsageError("--box is left,top,right,bottom in pixels: the right and lower edge lie beyond the others")
-    return HandPose((yaw, pitch, roll), points, box)
+    return HandPose((yaw, pitch, roll), points, (box[0], box[1], box[2], box[3]) if box else None)

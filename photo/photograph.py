@@ -143,8 +143,9 @@ def _check_header(data: bytes) -> None:
             raise UserError(f"it has {megapixels:.0f} megapixels, over {MAX_MEGAPIXELS}; make it smaller first")
         if min(file.size) < MIN_SIDE:
             raise UserError(f"it is {file.width}x{file.height} pixels, too small for a face; use a larger photo")
-        if getattr(file, "n_frames", 1) > 1 and file.format != "MPO":  # phones put a second view in an MPO
-            raise UserError(f"it is animated or has several pages ({file.n_frames}); save the one you want as JPEG or PNG")
+        frames = getattr(file, "n_frames", 1)
+        if frames > 1 and file.format != "MPO":  # phones put a second view in an MPO
+            raise UserError(f"it is animated or has several pages ({frames}); save the one you want as JPEG or PNG")
 
 
 def _mirrored(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

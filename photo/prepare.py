@@ -31,7 +31,11 @@ class HandPose:
     def view(self) -> View:
         """The view they fit; UserError where they are no head."""
         label = label_from_angles(*self.angles)
-        return view_of_box(label, self.box) if self.points is None else view_of_points(label, self.points)
+        if self.points is not None:
+            return view_of_points(label, self.points)
+        if self.box is None:
+            raise ValueError("a pose by hand needs points or a box")
+        return view_of_box(label, self.box)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,8 @@ def prepare_photo(
     """
     if pose is not None:
         found: list[tuple[View, Face | None]] = [(pose.view(), None)]
-        rejected, notes = [], []
+        rejected: list[str] = []
+        notes: list[str] = []
     else:
         if finder is None:
             raise ValueError("without a pose, a finder is needed")
