@@ -1,1 +1,1 @@
-"""What uses a trained network: views, shapes and films of it."""
+"""Uses trained networks: renders views, shapes and films."""

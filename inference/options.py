@@ -1,4 +1,4 @@
-"""The options that gen_samples, gen_videos and gen_interpolation share, with one meaning and one check each."""
+"""Options shared by gen_samples, gen_videos and gen_interpolation, with one definition and one check each."""
 
 from typing import Any, Callable
 
@@ -85,17 +85,17 @@ _SHAPE_OPTIONS = (
 
 
 def network_options(function: Callable) -> Callable:
-    """Options of a network and how it draws; passed on as network, trunc_cutoff, fov_deg, pose_cond, image_mode, …"""
+    """Add the options of a network and its rendering, passed on as network, trunc_cutoff, fov_deg, pose_cond, image_mode, …"""
     return _apply(_NETWORK_OPTIONS, function)
 
 
 def shape_options(function: Callable) -> Callable:
-    """Options of exported shapes; passed on as shapes, shape_res, shape_format, shape_level, scale."""
+    """Add the options of exported shapes, passed on as shapes, shape_res, shape_format, shape_level and scale."""
     return _apply(_SHAPE_OPTIONS, function)
 
 
 def trunc_option(default: float) -> Callable:
-    """The option --trunc, whose default differs from command to command; passed on as trunc."""
+    """The option --trunc, passed on as trunc.  Its default differs between commands."""
     text = "Truncation: 0 is the mean face, 1 the full variety"
     return click.option("--trunc", help=text, type=cli.FiniteFloat(min=-2, max=2), default=default)
 

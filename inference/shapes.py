@@ -1,6 +1,7 @@
-"""Shapes: the density of a face on a lattice, as an .mrc volume, and its surface.  `head_file` writes that to files.
+"""Shapes: the densities of a face on a lattice, their export as an .mrc volume, and the surface.
 
-The lattice [R, R, R] spans the cube of side box_warp, corners included: axis 0 is the world's x, 1 is y, 2 is z.
+The lattice [R, R, R] spans the cube of side box_warp, corners included.  Axes 0, 1 and 2 are the world's x, y and z.
+`meshes.head_file` writes shapes to files.
 """
 
 import importlib
@@ -28,7 +29,7 @@ MIN_FACES = 4
 
 
 class Surface(NamedTuple):
-    """A closed mesh: vertices [V, 3] in world units, outward faces [F, 3], unit normals [V, 3]."""
+    """A closed mesh: vertices [V, 3] in world units, outward-facing triangles [F, 3], unit normals [V, 3]."""
 
     vertices: np.ndarray
     faces: np.ndarray
@@ -36,19 +37,19 @@ class Surface(NamedTuple):
 
 
 def border_width(resolution: int) -> int:
-    """Voxels on each side of a lattice that are emptied: near the sides of the box the grids are not trained."""
+    """Voxels to empty on each side of a lattice, because the grids are not trained near the sides of the box."""
     return int(30 * resolution / 256)
 
 
 def points_at_a_time(device: torch.device) -> int:
-    """How many points to look up in one call: a power of two, so many that a quarter of the free memory is enough."""
+    """Number of points to look up per call: the power of two that needs at most a quarter of the free memory."""
     fitting = free_memory(device) // (4 * POINT_BYTES)
     return min(MOST_POINTS[device.type], max(LEAST_POINTS, 2 ** (fitting.bit_length() - 1)))
 
 
 @torch.no_grad()
 def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarray:
-    """Densities (before softplus) of one face, float32 [R, R, R]; the border is EMPTY_DENSITY and is not looked up."""
+    """Densities (before softplus) of one face, float32 [R, R, R].  The border is EMPTY_DENSITY and is not looked up."""
     border = border_width(resolution)
     side = resolution - 2 * border
     half = G.rendering_kwargs.box_warp / 2
@@ -66,7 +67,7 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
 
 
 def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
-    """Write a density lattice as an .mrc file, x flipped: the form in which this family of tools shares shapes."""
+    """Write a density lattice as an .mrc file with x flipped, the format in which this family of tools exchanges shapes."""
     import mrcfile  # here: nothing else needs it
 
     with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as volume:
@@ -74,9 +75,10 @@ def save_volume(densities: np.ndarray, path: str | os.PathLike) -> None:
 
 
 def surface(densities: np.ndarray, box_warp: float, level: float | None = None) -> Surface:
-    """The largest closed surface at density `level` of a lattice (`usual_level` for None): what floats about it is left out.
+    """Extract the largest closed surface at density `level` of a lattice, without the pieces that float around it.
 
-    World axes are kept (y up, z toward the viewer, right-handed): nothing is mirrored.  UserError if there is no surface.
+    `level` None means `usual_level`.  The world's axes are kept (y up, z toward the viewer, right-handed), so nothing is
+    mirrored.  Raises UserError if there is no surface.
     """
     level = usual_level(densities) if level is None else level
     vertices, faces = _all_surfaces(densities, level)
@@ -94,7 +96,7 @@ def surface(densities: np.ndarray, box_warp: float, level: float | None = None) 
 
 
 def _all_surfaces(densities: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices [V, 3] in voxels and outward triangles [F, 3] where the density is `level`, by marching cubes."""
+    """Marching cubes: vertices [V, 3] in voxels and outward-facing triangles [F, 3] where the density is `level`."""
     measure = require_mesh_package("skimage.measure")
     border = border_width(len(densities))
     inside = densities[(slice(border, len(densities) - border),) * 3]
@@ -110,7 +112,7 @@ def _all_surfaces(densities: np.ndarray, level: float) -> tuple[np.ndarray, np.n
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3]: means of those of the faces about a vertex, by area."""
+    """Unit normals [V, 3]: means of the normals of the faces around a vertex, weighted by area."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
     normals = np.zeros_like(vertices)
     for corner in range(3):
@@ -119,9 +121,10 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def usual_level(densities: np.ndarray) -> float:
-    """DEFAULT_LEVEL, or where a face that nowhere reaches it, as early in training, is half as opaque as at its densest.
+    """The density of the surface: DEFAULT_LEVEL if the face reaches it, as it does not early in training.
 
-    How opaque a density is, the ray marcher's softplus of it less one says.
+    Otherwise, the density at which the face is half as opaque as at its densest point.  The opacity of a density is the
+    softplus of the ray marcher, softplus(density - 1).
     """
     highest = float(densities.max())
     if highest > DEFAULT_LEVEL:
@@ -134,14 +137,14 @@ def usual_level(densities: np.ndarray) -> float:
 
 
 def check_format(suffix: str) -> None:
-    """UserError if files of this format need packages that are not installed: worth knowing before the work."""
+    """Raise UserError if this file format needs packages that are not installed.  Call this before a long computation."""
     if suffix in MESH_FORMATS:
         require_mesh_package("skimage.measure")
         require_mesh_package("trimesh")
 
 
 def require_mesh_package(name: str) -> Any:
-    """Import one of the optional packages that meshes need; UserError with the command that installs them."""
+    """Import one of the optional packages that meshes need.  Raises UserError with the command that installs them."""
     try:
         return importlib.import_module(name)
     except ImportError:

@@ -1,8 +1,8 @@
-"""From a network file and seeds to pictures: loading, latents, cameras and views.
+"""Renders pictures from a network file and seeds: loading, latents, cameras and views.
 
-Cameras are used exactly as given: the shift of `G.apply_delta_c` lines a face up with a photo's label, and these pictures
-have no photo.  Noise of the synthesis layers is constant, and each view draws the same sampling jitter, so that the same
-call gives the same picture and a video does not flicker.
+Cameras are used exactly as given: the shift of `G.apply_delta_c` aligns a face with the label of a photo, and these pictures
+have no photo.  The noise of the synthesis layers is constant, and every view uses the same sampling jitter, so that the same
+call gives the same picture and videos do not flicker.
 """
 
 import math
@@ -25,7 +25,7 @@ MAX_SAMPLES = 1024  # more are more memory and no better picture
 
 
 class View(NamedTuple):
-    """A camera on the orbit: yaw and pitch in radians from the frontal one, and the point it looks at."""
+    """A camera on the orbit: its yaw and pitch in radians from the frontal camera, and the point it looks at."""
 
     yaw: float
     pitch: float = 0.0
@@ -33,7 +33,7 @@ class View(NamedTuple):
 
 
 class CameraPath(NamedTuple):
-    """A closed path: what is looked at, and yaw and pitch (radians) as functions of an angle that runs from 0 to 2 pi."""
+    """A closed camera path: the point looked at, and yaw and pitch (radians) as functions of an angle from 0 to 2 pi."""
 
     pivot: tuple[float, float, float]
     yaw: Callable[[float], float]
@@ -60,7 +60,7 @@ NAMED_YAWS = {"front": 0.0, "side": 90.0, "back": 180.0}  # degrees
 
 
 def still_views(text: str) -> list[View]:
-    """The views that ``front,45,back`` lists: names in NAMED_YAWS or yaws in degrees.  UserError for anything else."""
+    """Parse views such as ``front,45,back``: names in NAMED_YAWS or yaws in degrees.  Raises UserError for anything else."""
     try:
         degrees = [NAMED_YAWS[part] if part in NAMED_YAWS else float(part) for part in text.replace(" ", "").split(",")]
     except ValueError:
@@ -77,10 +77,10 @@ def load_generator(
     sample_mult: float = 1,
     nrr: int | None = None,
 ) -> TriPlaneGenerator:
-    """The averaged generator of a network file or URL, for making pictures on `device` (the best there is for None).
+    """Load the averaged generator of a network file or URL for rendering on `device` (None: the best one available).
 
-    `sample_mult` multiplies the numbers of samples on a ray, `nrr` replaces the size of raw pictures.  On the CPU, this
-    process keeps from now on what tensors free (`keep_freed_memory`).  UserError if the file cannot be used, or holds
+    `sample_mult` multiplies the numbers of samples per ray; `nrr` replaces the size of raw pictures.  On the CPU, this process
+    keeps freed tensor memory from now on (`keep_freed_memory`).  Raises UserError if the file cannot be used, or contains
     something other than a generator that takes camera labels.
     """
     chosen = select_device(device)
@@ -108,23 +108,23 @@ def load_generator(
 
 
 def network_name(path_or_url: str) -> str:
-    """What a network is called in the names of folders: its file's name without the suffix."""
+    """The name of a network in folder names: its file's name without the suffix."""
     return Path(urlparse(path_or_url).path).stem
 
 
 def latents(seeds: Iterable[int], z_dim: int) -> torch.Tensor:
-    """z [N, z_dim], float32: each row is ``RandomState(seed).randn(1, z_dim)``."""
+    """Latents z [N, z_dim], float32.  Each row is ``RandomState(seed).randn(1, z_dim)``."""
     rows = [np.random.RandomState(seed).randn(1, z_dim) for seed in seeds]
     return torch.from_numpy(np.concatenate(rows)).to(torch.float32)
 
 
 def device_of(G: torch.nn.Module) -> torch.device:
-    """Where the weights of `G` are."""
+    """The device of the weights of `G`."""
     return next(G.parameters()).device
 
 
 def orbit(G: TriPlaneGenerator, fov_degrees: float = camera_utils.DEFAULT_FOV_DEGREES) -> Callable[[View], torch.Tensor]:
-    """The cameras of the network's orbit: a function from a View to its label [1, 25], on the network's device."""
+    """The orbit of the network's cameras: a function from a View to its label [1, 25] on the network's device."""
     intrinsics = camera_utils.FOV_to_intrinsics(fov_degrees, device_of(G))
     radius = orbit_radius(G)
 
@@ -135,17 +135,17 @@ def orbit(G: TriPlaneGenerator, fov_degrees: float = camera_utils.DEFAULT_FOV_DE
 
 
 def conditioning_label(camera: Callable[[View], torch.Tensor], azimuth_degrees: float, pivot: tuple = ORIGIN) -> torch.Tensor:
-    """The label [1, 25] that conditions the mapping: a level camera at `azimuth_degrees`, 90 for the frontal one."""
+    """The label [1, 25] that conditions the mapping: a level camera at `azimuth_degrees`, where 90 is frontal."""
     return camera(View(math.radians(azimuth_degrees - 90), pivot=pivot))
 
 
 def orbit_radius(G: TriPlaneGenerator) -> float:
-    """How far from the head the cameras of the network's training were, in world units."""
+    """Distance in world units between the head and the cameras that the network was trained with."""
     return G.rendering_kwargs.get("avg_camera_radius", camera_utils.DEFAULT_RADIUS)
 
 
 def depth_range(G: TriPlaneGenerator) -> tuple[float, float]:
-    """Depths of the box's front and back as the frontal camera sees them: white and black of depth pictures."""
+    """Depths of the front and back of the box as seen by the frontal camera: white and black in depth pictures."""
     radius, half = orbit_radius(G), G.rendering_kwargs.box_warp / 2
     return radius - half, radius + half
 
@@ -158,25 +158,25 @@ def seeds_to_ws(
     truncation_psi: float = 1.0,
     truncation_cutoff: int | None = None,
 ) -> torch.Tensor:
-    """ws [N, num_ws, w_dim] of `seeds`, conditioned on the camera `conditioning` [1, 25]."""
+    """Map `seeds` to ws [N, num_ws, w_dim], conditioned on the camera `conditioning` [1, 25]."""
     z = latents(seeds, G.z_dim).to(conditioning.device)
     return G.mapping(z, conditioning.expand(len(z), -1), truncation_psi, truncation_cutoff)
 
 
 def mix_styles(first: torch.Tensor, second: torch.Tensor, layer: int) -> torch.Tensor:
-    """ws [N, num_ws, w_dim] with the rows up to `layer` of `first`, and the rows from it on of `second`."""
+    """Mix styles: ws [N, num_ws, w_dim] with the rows before `layer` from `first` and the others from `second`."""
     return torch.cat([first[:, :layer], second[:, layer:]], dim=1)
 
 
 @torch.no_grad()
 def prepare(G: TriPlaneGenerator, ws: torch.Tensor) -> Face:
-    """What all views of the faces ws [N, num_ws, w_dim] share: the costly part, once a face."""
+    """Compute what all views of the faces ws [N, num_ws, w_dim] share.  This is the expensive part, needed once per face."""
     return G.prepare(ws, noise_mode="const")
 
 
 @torch.no_grad()
 def render(G: TriPlaneGenerator, face: Face, label: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The pictures of `face` from the camera `label` [1, 25], as `G.synthesis` returns them."""
+    """Render `face` from the camera `label` [1, 25].  Returns what `G.synthesis` returns."""
     device = label.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
@@ -184,5 +184,5 @@ def render(G: TriPlaneGenerator, face: Face, label: torch.Tensor) -> dict[str, t
 
 
 def views(G: TriPlaneGenerator, face: Face, labels: Iterable[torch.Tensor]) -> Iterator[dict[str, torch.Tensor]]:
-    """The pictures of `face` from each of the cameras `labels`, one after the other."""
+    """Render `face` from each of the cameras `labels`, one after the other."""
     return (render(G, face, label) for label in labels)

@@ -1,4 +1,4 @@
-"""Videos: faces between keyframes, a grid of cells under one moving camera, and H.264 files."""
+"""Videos: interpolation between keyframes, a grid of faces under one moving camera, and H.264 files."""
 
 import contextlib
 import os
@@ -25,10 +25,10 @@ QUEUE_FRAMES = 4  # that wait for ffmpeg
 def keyframe_seeds(
     seeds: list[int], cells: int, num_keyframes: int | None = None, shuffle_seed: int | None = None
 ) -> list[list[int]]:
-    """Which seeds each of the `cells` goes through: lists of `num_keyframes`, filled in order and shuffled if asked.
+    """Distribute seeds over cells: a list of `num_keyframes` seeds for each cell, filled in order, or shuffled if asked.
 
-    Without `num_keyframes` the seeds must divide among the cells; with it they are repeated as needed.  UserError if they do
-    not divide, or do not all fit.
+    Without `num_keyframes`, the number of seeds must be a multiple of the number of cells; with it, seeds are repeated as
+    needed.  Raises UserError if they do not divide evenly or do not all fit.
     """
     if num_keyframes is None:
         if len(seeds) % cells:
@@ -48,7 +48,7 @@ def keyframe_seeds(
 
 
 def keyframe_curve(keyframes: torch.Tensor) -> Callable[[float], torch.Tensor]:
-    """A closed cubic curve through ws [K, num_ws, w_dim]: the function of time, in keyframes, to ws [1, num_ws, w_dim]."""
+    """A closed cubic curve through ws [K, num_ws, w_dim], as a function from time, in keyframes, to ws [1, num_ws, w_dim]."""
     count = len(keyframes)
     times = np.arange(-WRAPS * count, (WRAPS + 1) * count)
     values = np.tile(keyframes.cpu().numpy(), [2 * WRAPS + 1, 1, 1])
@@ -65,10 +65,10 @@ def orbit_frames(
     columns: int = 1,
     mode: str = "image",
 ) -> Iterator[np.ndarray]:
-    """Frames [H, W, 3], uint8, of one turn along `path` while each cell goes through its keyframes.
+    """Yield frames [H, W, 3], uint8, of one turn along `path` while each cell passes through its keyframes.
 
-    keyframes [cells, K, num_ws, w_dim]; `camera` turns views into labels (`synthesis.orbit`).  K times
-    `frames_per_keyframe` frames.  A cell with one keyframe is a face that stays the same and is prepared once.
+    keyframes are [cells, K, num_ws, w_dim]; `camera` maps views to labels (`synthesis.orbit`).  There are K times
+    `frames_per_keyframe` frames.  A cell with a single keyframe shows a constant face, which is prepared only once.
     """
     count = keyframes.shape[1]
     total = count * frames_per_keyframe
@@ -84,10 +84,11 @@ def orbit_frames(
 
 
 def write_video(frames: Iterable[np.ndarray], path: str | os.PathLike, fps: int, total: int | None = None) -> None:
-    """Write uint8 frames [H, W, 3] as an H.264 file (yuv420p) that appears whole; `total` is for the progress bar.
+    """Write uint8 frames [H, W, 3] to an H.264 file (yuv420p).  The file appears only when it is complete.
 
-    Odd sizes get one more row or column, a copy of the last: the format stores colours for pairs of pixels.  A thread hands
-    frames to ffmpeg, a process of its own, while the next are made; at most `QUEUE_FRAMES` wait.
+    Odd sizes are extended by a copy of the last row or column, because the format stores colours for pairs of pixels.  A thread
+    passes frames to the ffmpeg process while the next ones are rendered; at most `QUEUE_FRAMES` wait.  `total` is for the
+    progress bar.
     """
     import imageio.v2 as imageio  # here: nothing else needs it
 

@@ -1,1 +1,1 @@
-"""Heads as meshes for other programs: a surface unfolded, textured and written."""
+"""Exports heads as meshes for other programs: unfolds, textures and writes a surface."""

@@ -1,6 +1,6 @@
-"""Unfolding a mesh onto a square: pieces that face one of six ways, laid flat without distortion, side by side.
+"""Unfolds a mesh onto a square: pieces that face one of six directions are projected without distortion and packed.
 
-No library is needed for it.  Pieces keep one scale, so that texels are of one size on the head.
+All pieces have the same scale, so texels have one size on the head.  No library is needed.
 """
 
 from typing import NamedTuple
@@ -13,17 +13,17 @@ from dnnlib import UserError
 from meshes.raster import rasterize
 
 DIRECTIONS = np.concatenate([np.eye(3), -np.eye(3)])
-# Axes of the plane that faces each of them; mirroring does no harm to colours.
+# Axes of the plane that faces each direction.  Mirroring does not matter for colours.
 PLANES = ((1, 2), (2, 0), (0, 1)) * 2
-PADDING = 2  # texels around each piece, so that blurring does not reach into the next
-SMOOTHINGS = 8  # of the directions over neighbours, so that pieces are large
-LEAST_FACING = 0.2  # cosine to its direction that a face must keep: 1/5 of its texels at least
+PADDING = 2  # texels around each piece, so that blurring does not reach the next one
+SMOOTHINGS = 8  # passes that smooth the directions over neighbours, so that pieces get large
+LEAST_FACING = 0.2  # least cosine of a face to its direction, so that it keeps at least 1/5 of its texels
 OVERLAP_ROUNDS = 8
-INSIDE = -0.05  # barycentric: neighbours share their edges, which is no overlap
+INSIDE = -0.05  # barycentric; neighbours share their edges, which does not count as an overlap
 
 
 class Atlas(NamedTuple):
-    """Corners of faces in the texture [F, 3, 2] (x, y in texels from the upper left), the piece of each face, texels a side."""
+    """A texture layout: corners of faces [F, 3, 2] (x, y in texels from the upper left), pieces of the faces, side in texels."""
 
     corners: np.ndarray
     pieces: np.ndarray
@@ -31,9 +31,9 @@ class Atlas(NamedTuple):
 
 
 def unfold(vertices: np.ndarray, faces: np.ndarray, size: int) -> Atlas:
-    """Lay the faces [F, 3] of a mesh with `vertices` [V, 3] out on a square of `size` texels; no two of them overlap.
+    """Lay out the faces [F, 3] of a mesh with `vertices` [V, 3] on a square of `size` texels, without overlaps.
 
-    UserError if the surface is in too many pieces.
+    Raises UserError if the surface has too many pieces.
     """
     triangles = vertices[faces]
     neighbours = face_neighbours(faces)
@@ -45,12 +45,12 @@ def unfold(vertices: np.ndarray, faces: np.ndarray, size: int) -> Atlas:
         if not len(behind):
             return atlas
         layer[behind] += 1
-    layer[behind] = layer.max() + 1 + np.arange(len(behind))  # each a piece of its own
+    layer[behind] = layer.max() + 1 + np.arange(len(behind))  # each becomes a piece of its own
     return _lay_out(triangles, neighbours, direction, layer, size)
 
 
 def face_neighbours(faces: np.ndarray) -> sparse.csr_matrix:
-    """Which faces [F, 3] share an edge: a symmetric matrix [F, F] of ones."""
+    """Which faces [F, 3] share an edge, as a symmetric matrix [F, F] of ones."""
     edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), axis=1).astype(np.int64)
     owner = np.tile(np.arange(len(faces)), 3)
     key = edges[:, 0] * (edges.max() + 1) + edges[:, 1]
@@ -62,7 +62,7 @@ def face_neighbours(faces: np.ndarray) -> sparse.csr_matrix:
 
 
 def _directions(triangles: np.ndarray, neighbours: sparse.csr_matrix) -> np.ndarray:
-    """Which of DIRECTIONS each face is seen from: what its surroundings prefer, as far as it faces that way itself."""
+    """Choose one of DIRECTIONS for each face: the one that its surroundings prefer, provided that the face itself faces it."""
     normals = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-20)
     facing = normals @ DIRECTIONS.T
@@ -72,7 +72,7 @@ def _directions(triangles: np.ndarray, neighbours: sparse.csr_matrix) -> np.ndar
     best = np.where(facing >= LEAST_FACING, score, -np.inf).argmax(axis=1)
     nowhere = (facing < LEAST_FACING).all(axis=1)  # faces without area
     best[nowhere] = score[nowhere].argmax(axis=1)
-    for _ in range(SMOOTHINGS):  # single faces and thin rims join the piece that most of their neighbours are in
+    for _ in range(SMOOTHINGS):  # lets single faces and thin rims join the piece that most of their neighbours belong to
         votes = neighbours @ np.eye(len(DIRECTIONS))[best]
         votes[facing < LEAST_FACING] = -1
         winner = votes.argmax(axis=1)
@@ -83,7 +83,7 @@ def _directions(triangles: np.ndarray, neighbours: sparse.csr_matrix) -> np.ndar
 def _lay_out(
     triangles: np.ndarray, neighbours: sparse.csr_matrix, direction: np.ndarray, layer: np.ndarray, size: int
 ) -> Atlas:
-    """Pieces are neighbours of one direction and layer; each is projected along its direction and finds a place."""
+    """Form pieces of neighbouring faces with one direction and layer, project each along its direction, and place it."""
     links = neighbours.tocoo()
     within = (direction[links.row] == direction[links.col]) & (layer[links.row] == layer[links.col])
     shape = neighbours.shape
@@ -111,14 +111,14 @@ def _pack(extents: np.ndarray, size: int) -> tuple[float, np.ndarray]:
             lowest, places = scale, found
     if places is None:
         raise UserError(
-            f"the surface is in {len(extents)} pieces, too many for a texture of {size}x{size}: lower --shape-res, or take "
+            f"the surface is in {len(extents)} pieces, too many for a texture of {size}x{size}: lower --shape-res, or use "
             "--shape-format .ply or .obj"
         )
     return lowest, places
 
 
 def _place_in_rows(boxes: np.ndarray, size: int) -> np.ndarray | None:
-    """Upper left corners [P, 2] of boxes [P, 2], tall ones first, or None if they do not fit."""
+    """Place boxes [P, 2] in rows, tall ones first.  Returns their upper left corners [P, 2], or None if they do not fit."""
     if (boxes > size).any():
         return None
     places = np.zeros_like(boxes)
@@ -136,7 +136,7 @@ def _place_in_rows(boxes: np.ndarray, size: int) -> np.ndarray | None:
 
 
 def _behind_another(atlas: Atlas, triangles: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Faces that lie under another one of their own piece, such as those behind an ear."""
+    """Faces that lie behind another face of their own piece, such as those behind an ear."""
     height = (triangles.mean(axis=1) * DIRECTIONS[direction]).sum(axis=1)
     texels, faces = [], []
     for hits in rasterize(atlas.corners, atlas.size, atlas.size, edge=INSIDE):

@@ -1,7 +1,7 @@
-"""A head as a file for other programs: .glb with a baked texture, .obj and .ply with a colour at each vertex, .stl, .mrc.
+"""Writes heads for other programs: .glb with a baked texture, .obj and .ply with vertex colours, .stl and .mrc.
 
-Meshes are in metres, y up, looking along z; a .glb also holds a camera with its focal length.  An .stl has no unit and is for
-printers, which take its numbers for millimetres and z for up.
+Meshes are in metres, y up, looking along z.  A .glb also contains a camera with its focal length.  An .stl has no unit; it is
+for printers, which assume millimetres and z up.
 """
 
 import math
@@ -22,8 +22,8 @@ from meshes.atlas import Atlas, unfold
 from meshes.texture import Shot, texture, vertex_colors
 from training.triplane import Face, TriPlaneGenerator
 
-METRES = 1 / 2.409  # in a world unit: eyes, 0.1483 units apart in the published crops, are then an adult's 62 mm apart
-TEXELS_PER_PIXEL = 4  # of the network's pictures, along a side of the texture
+METRES = 1 / 2.409  # per world unit; eyes, 0.1483 units apart in the published crops, are then 62 mm apart like an adult's
+TEXELS_PER_PIXEL = 4  # along a side of the texture, per pixel of the network's pictures
 MAX_TEXELS = 2048
 CAMERA_NAME = "camera"
 
@@ -37,10 +37,10 @@ def save_shape(
     level: float | None = None,
     scale: float = 1.0,
 ) -> None:
-    """Write the shape of one face at `resolution`³ voxels, as the suffix of `path` says (one of `shapes.SHAPE_FORMATS`).
+    """Write the shape of one face at `resolution`³ voxels, in the format of the suffix of `path` (see `shapes.SHAPE_FORMATS`).
 
-    `level` is the density at a mesh's surface, `shapes.usual_level` for None; `camera` [1, 25] goes along in a .glb.
-    `scale` is the size of an .stl, 1 for life size.
+    `level` is the density at a mesh's surface; None means `shapes.usual_level`.  A .glb includes `camera` [1, 25].  `scale` is
+    the size of an .stl, 1 for life size.
     """
     densities = shapes.density_grid(G, face, resolution)
     if Path(path).suffix == shapes.VOLUME_FORMAT:
@@ -59,9 +59,9 @@ def save_head(
     photos: Sequence[Shot] = (),
     scale: float = 1.0,
 ) -> None:
-    """Write the mesh of a face whose `shapes.density_grid` is `densities`, as the suffix of `path` says.
+    """Write the mesh of a face whose `shapes.density_grid` is `densities`, in the format of the suffix of `path`.
 
-    `level`, `camera` and `scale` are as in `save_shape`.  Where `photos` see the surface, a .glb has their colours.
+    `level`, `camera` and `scale` are as in `save_shape`.  A .glb takes its colours from `photos` where they see the surface.
     """
     surface = shapes.surface(densities, G.rendering_kwargs.box_warp, level)
     if Path(path).suffix == ".glb":
@@ -74,7 +74,7 @@ def save_head(
 
 
 def save_colored(surface: Surface, colors: np.ndarray, path: str | os.PathLike) -> None:
-    """Write a mesh with a colour [V, 3] (uint8) at each vertex as an .obj or .ply file, in metres."""
+    """Write a mesh with vertex colours [V, 3] (uint8) as an .obj or .ply file, in metres."""
     trimesh = shapes.require_mesh_package("trimesh")
     mesh = trimesh.Trimesh(surface.vertices * METRES, surface.faces, vertex_colors=colors, process=False)
     with atomic_path(path) as temporary:
@@ -84,8 +84,8 @@ def save_colored(surface: Surface, colors: np.ndarray, path: str | os.PathLike) 
 def save_printable(surface: Surface, path: str | os.PathLike, scale: float = 1.0) -> None:
     """Write a mesh as a binary .stl file: millimetres times `scale`, z up, without loose pieces.
 
-    The density grid is empty at its border, so that the surface is closed; UserError if it is not all the same, which a
-    printer cannot fill.
+    The surface should be closed, because the density grid is empty at its border.  Raises UserError if it is not, since
+    printers cannot fill an open surface.
     """
     trimesh = shapes.require_mesh_package("trimesh")
     x, y, z = (surface.vertices * (METRES * 1000 * scale)).T
@@ -98,14 +98,14 @@ def save_printable(surface: Surface, path: str | os.PathLike, scale: float = 1.0
 
 
 def save_glb(surface: Surface, atlas: Atlas, picture: np.ndarray, camera: torch.Tensor, path: str | os.PathLike) -> None:
-    """Write a mesh whose texture is `picture` (uint8 [size, size, 3]), and a camera [1, 25], as a .glb file, in metres."""
+    """Write a mesh with the texture `picture` (uint8 [size, size, 3]) and a camera [1, 25] as a .glb file, in metres."""
     trimesh = shapes.require_mesh_package("trimesh")
-    # A vertex that two pieces share has two places in the texture, so it is there twice.
+    # A vertex that two pieces share has two positions in the texture, so it is duplicated.
     keys = surface.faces.astype(np.int64) * (atlas.pieces.max() + 1) + atlas.pieces[:, None]
     _, first, faces = np.unique(keys, return_index=True, return_inverse=True)
     owner = surface.faces.ravel()[first]
     uv = atlas.corners.reshape(-1, 2)[first] / atlas.size
-    uv[:, 1] = 1 - uv[:, 1]  # trimesh counts from below
+    uv[:, 1] = 1 - uv[:, 1]  # trimesh measures from below
     material = trimesh.visual.material.PBRMaterial(
         name="head", baseColorTexture=PIL.Image.fromarray(picture), metallicFactor=0.0, roughnessFactor=1.0
     )
@@ -127,7 +127,7 @@ def save_glb(surface: Surface, atlas: Atlas, picture: np.ndarray, camera: torch.
 
 
 def gltf_camera(label: torch.Tensor) -> tuple[np.ndarray, float]:
-    """The pose [4, 4] in metres, by glTF's axes (y up, looking along -z), and the field of view in radians of label [1, 25]."""
+    """Pose [4, 4] in metres with glTF's axes (y up, looking along -z), and field of view in radians, of the label [1, 25]."""
     cam2world, intrinsics = (part[0].cpu().double().numpy() for part in camera_utils.unpack_label(label))
     pose = cam2world @ np.diag([1.0, -1.0, -1.0, 1.0])
     pose[:3, 3] *= METRES

@@ -1,4 +1,4 @@
-"""Triangles on a raster of pixels or texels, and what a camera sees of a mesh; NumPy alone."""
+"""Rasterises triangles onto pixels or texels, and computes what a camera sees of a mesh.  Uses NumPy only."""
 
 from typing import Iterator, NamedTuple
 
@@ -7,12 +7,12 @@ import torch
 
 import camera_utils
 
-CHUNK = 2**21  # candidates looked at together: some 200 MB
+CHUNK = 2**21  # candidates processed together, about 200 MB
 EDGE = 1e-6  # how far outside a triangle still counts as on its edge
 
 
 class Hits(NamedTuple):
-    """Pixel centres inside triangles, one row each: row, column, triangle, and barycentric coordinates [M, 3]."""
+    """Pixel centres inside triangles, one per row: row, column, triangle and barycentric coordinates [M, 3]."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -21,9 +21,9 @@ class Hits(NamedTuple):
 
 
 def rasterize(corners: np.ndarray, height: int, width: int, edge: float = EDGE) -> Iterator[Hits]:
-    """All pixel centres inside triangles `corners` [F, 3, 2] (x, y in pixels; the first centre is at 0.5), in parts.
+    """Yield all pixel centres inside triangles `corners` [F, 3, 2] in parts (x, y in pixels; the first centre is at 0.5).
 
-    `edge` is the least barycentric coordinate that counts as inside, negated: below 0 it keeps off the sides.
+    A pixel is inside if its barycentric coordinates are at least -`edge`.  A negative `edge` keeps a distance from the sides.
     """
     low = np.ceil(np.nan_to_num(corners.min(axis=1), nan=0.0) - 0.5).clip(0, [width, height]).astype(np.int64)
     high = np.floor(np.nan_to_num(corners.max(axis=1), nan=-1.0) - 0.5).clip(-1, [width - 1, height - 1]).astype(np.int64)
@@ -59,15 +59,15 @@ def _inside(
 
 
 def project(label: torch.Tensor, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where points [P, 3] of the world fall in the picture of label [1, 25]: (x, y) [P, 2] in [0, 1], and depth [P]."""
+    """Project points [P, 3] of the world into the picture of label [1, 25].  Returns (x, y) [P, 2] in [0, 1] and depths [P]."""
     places, depth = camera_utils.project_points(label.cpu().double(), torch.as_tensor(points, dtype=torch.float64))
     return places[0].numpy(), depth[0].numpy()
 
 
 def depth_buffer(label: torch.Tensor, vertices: np.ndarray, faces: np.ndarray, size: int) -> np.ndarray:
-    """Depth [size, size] along the view of what the camera `label` [1, 25] sees of a mesh; infinity where it sees nothing."""
+    """Depth [size, size] along the viewing direction of a mesh seen by the camera `label` [1, 25]; infinity where empty."""
     places, depth = project(label, vertices)
-    inverse = 1 / depth[faces]  # linear in the picture, which depth is not
+    inverse = 1 / depth[faces]  # linear in the picture, unlike depth
     buffer = np.full(size * size, np.inf)
     for hits in rasterize(places[faces] * size, size, size):
         seen = 1 / (inverse[hits.faces] * hits.weights).sum(axis=1)

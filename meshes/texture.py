@@ -1,4 +1,4 @@
-"""Colours of a mesh: of the field at its vertices, or a texture of what cameras see of it."""
+"""Colours of a mesh: vertex colours from the field, or a texture baked from views."""
 
 import math
 from typing import NamedTuple, Sequence
@@ -17,18 +17,18 @@ from meshes.raster import depth_buffer, project, rasterize
 from training.images import to_uint8
 from training.triplane import Face, TriPlaneGenerator
 
-LEVEL_YAWS, RAISED_YAWS = 8, 4  # cameras of the generator's views, level and from above
+LEVEL_YAWS, RAISED_YAWS = 8, 4  # numbers of generated views, level and from above
 RAISED_PITCH = -0.8  # radians; negative is above
-BUFFER_SIZE = 256  # pixels of the depth buffers
-BEHIND = 0.015  # world units by which a point may lie behind what a camera sees there
-LEAST_FACING = 0.15  # cosine between normal and view from which a camera's colours count
-PHOTO_WEIGHT = 100.0  # how much more a photo counts than a generated view
-PHOTO_FACING = (0.35, 0.6)  # cosines over which it fades in: grazing pixels are stretched over the cheek
-MASK_MARGIN = 0.015  # share of the picture's width by which masks are narrowed: hair's rim shows background
+BUFFER_SIZE = 256  # side of the depth buffers in pixels
+BEHIND = 0.015  # world units; a point may lie this far behind the depth that a camera sees there
+LEAST_FACING = 0.15  # cosine between normal and view above which a camera's colours count
+PHOTO_WEIGHT = 100.0  # weight of a photo relative to a generated view
+PHOTO_FACING = (0.35, 0.6)  # cosines between which a photo fades in, because grazing pixels would smear over the cheek
+MASK_MARGIN = 0.015  # share of the picture's width by which masks are eroded, because the rim of hair shows background
 
 
 class Shot(NamedTuple):
-    """A picture of the head [1, 3, H, H] in [-1, 1], where it shows the head [1, 1, h, h] in [0, 1], and its camera [1, 25]."""
+    """A picture of the head [1, 3, H, H] in [-1, 1], its mask of the head [1, 1, h, h] in [0, 1], and its camera [1, 25]."""
 
     image: torch.Tensor
     mask: torch.Tensor
@@ -38,7 +38,7 @@ class Shot(NamedTuple):
 
 @torch.no_grad()
 def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.ndarray:
-    """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if only they were there."""
+    """Colours [V, 3], uint8, of points [V, 3] in world units: what `image_raw` would show if there were nothing else."""
     colors = np.empty([len(vertices), 3], dtype=np.uint8)
     chunk = points_at_a_time(face.ws.device)
     for start in range(0, len(vertices), chunk):
@@ -52,10 +52,10 @@ def vertex_colors(G: TriPlaneGenerator, face: Face, vertices: np.ndarray) -> np.
 
 
 def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, photos: Sequence[Shot] = ()) -> np.ndarray:
-    """The colours of the head's surface on the square of `atlas`: uint8 [size, size, 3].
+    """Bake the colours of the head's surface onto the square of `atlas`.  Returns uint8 [size, size, 3].
 
-    Each texel is a mean of the generator's views and of the `photos` that see it, weighted by how squarely; a photo counts
-    far more than a view.  What none sees has the field's own colour.
+    Each texel is a weighted mean of the generated views and the `photos` that see it.  Frontal views weigh more, and a photo
+    weighs far more than a generated view.  Texels that no camera sees get the colour of the field itself.
     """
     hits = [part for part in rasterize(atlas.corners, atlas.size, atlas.size)]
     rows, columns, faces, weights = (np.concatenate(part) for part in zip(*hits, strict=True))
@@ -74,13 +74,13 @@ def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, ph
     result = np.zeros([atlas.size, atlas.size, 3])
     covered = np.zeros([atlas.size, atlas.size], dtype=bool)
     result[rows, columns], covered[rows, columns] = colors, True
-    # Beyond the pieces' edges: the nearest colour, for what looks a texel or two too far.
+    # Beyond the edges of the pieces, use the nearest colour, because renderers sample a texel or two too far.
     nearest = ndimage.distance_transform_edt(~covered, return_distances=False, return_indices=True)
     return (result[tuple(nearest)] + 0.5).clip(0, 255).astype(np.uint8)
 
 
 def head_mask(seen: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The mask of a generated picture; all of it where the network makes none."""
+    """The mask of a generated picture, or all ones if the network makes no masks."""
     return seen["image_mask"] if "image_mask" in seen else torch.ones_like(seen["image_raw"][:, :1])
 
 
@@ -94,7 +94,7 @@ def _generated(G: TriPlaneGenerator, face: Face) -> list[Shot]:
 
 
 def _from_camera(shot: Shot, surface: Surface, points: np.ndarray, normals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Colours [P, 3] in 0–255 that a picture has for `points`, and how much they count [P]."""
+    """Colours [P, 3] in 0–255 of `points` in a picture, and their weights [P]."""
     places, depth = project(shot.label, points)
     buffer = depth_buffer(shot.label, surface.vertices, surface.faces, BUFFER_SIZE)
     pixel = (places * BUFFER_SIZE).astype(np.int64)
@@ -118,7 +118,7 @@ def _narrowed(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _look_up(picture: torch.Tensor, places: np.ndarray) -> np.ndarray:
-    """Values [P, C] of a picture [1, C, H, W] at places [P, 2] in [0, 1], between pixels linearly."""
+    """Bilinearly interpolated values [P, C] of a picture [1, C, H, W] at positions [P, 2] in [0, 1]."""
     grid = torch.as_tensor(places * 2 - 1, dtype=torch.float32)[None, None]
     found = F.grid_sample(picture.detach().cpu().to(torch.float32), grid, padding_mode="border", align_corners=False)
     return found[0, :, 0].T.double().numpy()

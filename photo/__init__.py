@@ -1,1 +1,1 @@
-"""From any photo of a person to a picture, a mask and a camera as the training data has them."""
+"""Turns any photo of a person into a picture, a mask and a camera of the kind that the training data have."""

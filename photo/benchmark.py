@@ -1,4 +1,4 @@
-"""How far the cameras that are estimated for pictures are from the labels of a data set: ``python -m photo.benchmark``."""
+"""Measures how far estimated cameras are from the labels of a data set: ``python -m photo.benchmark``."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from training.decoding import decode_image
 from .faces import Face, FaceFinder
 from .photograph import Photo
 
-YAW_EDGES = (0, 15, 30, 45, 60, 75)  # degrees, of the rows of the table
+YAW_EDGES = (0, 15, 30, 45, 60, 75)  # degrees; the limits of the table's rows
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Seen:
 
 
 def look_at_data_set(archive: Archive, finder: FaceFinder, max_yaw: float, max_pictures: int | None = None) -> Iterator[Seen]:
-    """The labelled pictures of a data set up to a yaw, in degrees, one by one; UserError if it has no labels."""
+    """Yield the labelled pictures of a data set with at most this |yaw| in degrees.  Raises UserError if there are none."""
     labels = {name: torch.tensor(numbers) for name, numbers in (read_labels(archive) or {}).items()}
     chosen = [name for name, label in labels.items() if abs(camera_utils.yaw_pitch_roll_degrees(label)[0]) <= max_yaw]
     if not chosen:
@@ -41,20 +41,21 @@ def look_at_data_set(archive: Archive, finder: FaceFinder, max_yaw: float, max_p
 
 
 def errors_of(seen: Seen) -> np.ndarray:
-    """Estimate minus label of a face that was found: yaw, pitch, roll (degrees), place x, y and size of the frame (percent)."""
+    """Estimate minus label for a face that was found: yaw, pitch, roll (degrees), and x, y and size of the frame (percent)."""
     if seen.face is None:
         raise ValueError(f"no face was found in {seen.name}")
     view = seen.face.view
     turn = (np.array(view.angles) - camera_utils.yaw_pitch_roll_degrees(seen.label).numpy() + 180) % 360 - 180
-    turn[2] -= np.degrees(view.frame.angle)  # a frame that is turned against the picture takes that much roll off its label
+    turn[2] -= np.degrees(view.frame.angle)  # a frame that is rotated in the picture removes that much roll from its label
     place = np.array(view.frame.centre) / seen.pixels - 0.5
     return np.array([*turn, *(100 * place), 100 * (view.frame.size / seen.pixels - 1)])
 
 
 def table(pictures: list[Seen]) -> list[str]:
-    """Lines of a table by yaw: how many pictures, how many without a face, errors, and the share within 4 degrees.
+    """Lines of a table by yaw: numbers of pictures and of those without a face, errors, and the share within 4 degrees.
 
-    Errors are means, with their sign and of their absolute values; the share is of those whose yaw and pitch both are.
+    Errors are given as signed means and as means of absolute values.  The share counts pictures whose yaw and pitch are both
+    within 4 degrees.
     """
     lines = ["  yaw     number  no face | mean: yaw  pitch  size % | absolute: yaw  pitch  within 4 degrees"]
     yaws = np.array([abs(camera_utils.yaw_pitch_roll_degrees(seen.label)[0].item()) for seen in pictures])
@@ -73,10 +74,10 @@ def table(pictures: list[Seen]) -> list[str]:
 @cli.command()
 @click.option("--source", required=True, type=click.Path(path_type=Path), metavar="DIR|ZIP", help="Pictures with dataset.json.")
 @click.option("--landmarker", type=click.Path(path_type=Path), metavar="PATH", help="face_landmarker.task.")
-@click.option("--max-yaw", type=click.IntRange(1, 75), default=75, help="Leave out what is turned further, in degrees.")
-@click.option("--max-pictures", type=click.IntRange(min=1), help="Look at no more than this.")
+@click.option("--max-yaw", type=click.IntRange(1, 75), default=75, help="Leave out views beyond this yaw, in degrees.")
+@click.option("--max-pictures", type=click.IntRange(min=1), help="Use at most this many pictures.")
 def main(source: Path, landmarker: Path | None, max_yaw: int, max_pictures: int | None) -> None:
-    """Estimate the cameras of labelled pictures anew and print how far they are from the labels, by yaw."""
+    """Estimate the cameras of labelled pictures and print how far they are from the labels, by yaw."""
     with Archive(source) as archive, FaceFinder(landmarker) as finder:
         pictures = list(look_at_data_set(archive, finder, max_yaw, max_pictures))
     click.echo("\n".join(table(pictures)))

@@ -1,4 +1,4 @@
-"""Photos in, a data set out: pictures, masks, labels and debug sheets, and a line on each photo."""
+"""Makes a data set from photos: pictures, masks, labels and debug sheets, and a line of output for each photo."""
 
 import contextlib
 import io
@@ -20,11 +20,11 @@ from .photograph import read_photo
 from .prepare import HandPose, PreparedHead, prepare_photo
 from .sheet import draw_debug_sheet
 
-HEIF_SUFFIXES = (".heic", ".heif")  # photos too, though Pillow alone does not read them
+HEIF_SUFFIXES = (".heic", ".heif")  # these are photos too, although Pillow alone cannot read them
 
 
 def list_photos(source: Path) -> dict[str, Path]:
-    """Name in the data set, without extension -> file, for one photo or all those in a folder and its folders."""
+    """Photos by their name in the data set (without extension): one file, or all files in a folder and its subfolders."""
     if source.is_file():
         return {source.stem: source}
     archive = Archive(source)
@@ -40,7 +40,7 @@ def list_photos(source: Path) -> dict[str, Path]:
 
 
 class DataSetWriter:
-    """Writes heads to DEST/img (with their labels), DEST/seg and, if wanted, DEST/debug; all or nothing."""
+    """Writes heads to DEST/img (with their labels), DEST/seg and, with `debug`, DEST/debug.  Writes everything or nothing."""
 
     def __init__(self, dest: Path, debug: bool):
         self._dest, self._debug = dest, debug
@@ -60,7 +60,7 @@ class DataSetWriter:
         return self._stack.__exit__(*exc_info)
 
     def write(self, name: str, head: PreparedHead, sheet: np.ndarray | None) -> None:
-        """Add a head; `sheet` is its debug sheet, [H, W, 3]."""
+        """Add a head.  `sheet` is its debug sheet [H, W, 3]."""
         self._images.write(f"{name}.png", _png(head.image))
         self._masks.write(f"{name}.png", _png(head.mask))
         if self._sheets is not None and sheet is not None:
@@ -76,9 +76,9 @@ def prepare_all(
     debug: bool,
     **options: Any,
 ) -> Iterator[str]:
-    """Prepare photo by photo; yields a line for each head that is written, and for each photo or face that is not.
+    """Process the photos one by one.  Yields a line for each head written, and for each photo or face left out.
 
-    UserError if none is, with the reason where there was one photo.
+    Raises UserError if no photo could be used; for a single photo, the error gives the reason.
     """
     rejected: list[str] = []
     names = set(photos)
@@ -108,7 +108,7 @@ def prepare_all(
 
 
 def _free(name: str, taken: Container[str]) -> str:
-    """The name, with a number behind it where it is taken."""
+    """`name`, with a number appended if it is already taken."""
     numbered = (f"{name}-{number}" for number in itertools.count(2))
     return next(each for each in itertools.chain([name], numbered) if each not in taken)
 

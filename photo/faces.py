@@ -1,4 +1,4 @@
-"""Faces in a photo, small or large, upright or turned: their 478 landmarks in the photo's pixels."""
+"""Finds faces in a photo, small or large, upright or rotated: their 478 landmarks in pixels of the photo."""
 
 import os
 from dataclasses import dataclass
@@ -15,46 +15,46 @@ from .head_model import OVAL_LANDMARKS
 from .models import LANDMARKER, load_mediapipe, quiet_stderr
 from .photograph import Photo
 
-LOOK_PIXELS = 512  # a side of what the landmarker is shown
+LOOK_PIXELS = 512  # side of the pictures that the landmarker gets
 FACES_PER_LOOK = 8
-LEAST_WINDOW = 192  # pixels of the photo; the detector finds faces from a fifth of a window's side
+LEAST_WINDOW = 192  # pixels of the photo; the detector finds faces that are at least a fifth of a window's side
 MOST_LEVELS = 5  # the smallest windows are a sixteenth of the photo
 QUARTER_TURNS = (0.0, np.pi / 2, -np.pi / 2, np.pi)
 MAX_MISFIT = (
-    0.03  # of faces; what else the landmarker may see is further from the model (photos, rendered heads: 0.004 to 0.016)
+    0.03  # for faces; other things that the landmarker reports fit the model worse (photos and rendered heads: 0.004 to 0.016)
 )
-# Between two looks, in first frames: faces turned by over 60 degrees, of which nothing else tells that they are read wrongly, jump
-# by 0.015 to 0.05, others by up to 0.013 and photos by up to 0.009.
+# Largest change between two close-ups, in first frames.  Faces turned by over 60 degrees that are misread, which nothing else
+# reveals, change by 0.015 to 0.05; other faces by up to 0.013, and photos by up to 0.009.
 MAX_UNSTEADINESS = 0.015
-CLOSE_UP, SECOND_CLOSE_UP = 1.25, 1.5  # the second and third look at a face are at its first frame times this
-SECOND_CLOSE_UP_TURN = 0.15  # radians: a little different, so that errors differ
-# The landmarker follows a head's pitch by some three quarters only and sees rendered heads 2 degrees lower than their labels,
-# photos as theirs: a line between the two (`photo.benchmark`).
+CLOSE_UP, SECOND_CLOSE_UP = 1.25, 1.5  # windows of the second and third pass, relative to a face's first frame
+SECOND_CLOSE_UP_TURN = 0.15  # radians; a slightly different view, so that errors differ
+# The landmarker follows only about three quarters of a head's pitch.  It sees rendered heads 2 degrees lower than their labels,
+# and photos as labelled.  The correction is a line between the two (`photo.benchmark`).
 PITCH_GAIN, PITCH_OFFSET = 1.25, -1.2  # degrees
-SAME_FACE = 0.5  # two finds closer than this, in face sizes, are one
+SAME_FACE = 0.5  # detections closer than this, in face sizes, are the same face
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face: its landmarks [478, 3] (x, y in the photo's pixels, z away from the camera in the same unit) and its view."""
+    """A face: its landmarks [478, 3] (x, y in pixels of the photo, z away from the camera in the same unit) and its view."""
 
     landmarks: np.ndarray
     view: View
 
     @property
     def size(self) -> float:
-        """Pixels of the longer side of the box round the face's oval."""
+        """Longer side of the bounding box of the face's oval, in pixels."""
         return float(np.ptp(self.landmarks[list(OVAL_LANDMARKS), :2], axis=0).max())
 
     @property
     def centre(self) -> np.ndarray:
-        """The middle [2] of that box."""
+        """Centre [2] of that box."""
         oval = self.landmarks[list(OVAL_LANDMARKS), :2]
         return (oval.min(axis=0) + oval.max(axis=0)) / 2
 
 
 class FaceFinder:
-    """MediaPipe's face landmarker, looking at a photo through windows of many sizes; a context manager."""
+    """MediaPipe's face landmarker, applied to windows of many sizes in a photo.  A context manager."""
 
     def __init__(self, model_path: str | os.PathLike | None = None):
         """`model_path` is a face_landmarker.task; for None see `ModelFile.read`.  UserError if it or mediapipe is missing."""
@@ -64,7 +64,7 @@ class FaceFinder:
         options = vision.FaceLandmarkerOptions(base_options=base, num_faces=FACES_PER_LOOK)
         with quiet_stderr():
             self._landmarker = load_model(vision.FaceLandmarker, options, model_path)
-            self._look_at(Image.new("RGB", (LOOK_PIXELS, LOOK_PIXELS)))  # the first look logs too
+            self._look_at(Image.new("RGB", (LOOK_PIXELS, LOOK_PIXELS)))  # the first call also logs
 
     def __enter__(self) -> "FaceFinder":
         return self
@@ -73,15 +73,16 @@ class FaceFinder:
         self._landmarker.close()
 
     def shows_face(self, picture: np.ndarray) -> bool:
-        """Whether one look at a square picture, uint8 [H, H, 3], shows a face: for pictures framed like a portrait."""
-        size = (max(len(picture), LOOK_PIXELS),) * 2  # small ones are enlarged, for the detector's sake
+        """Whether a square picture, uint8 [H, H, 3], that is framed like a portrait shows a face.  Looks only once."""
+        size = (max(len(picture), LOOK_PIXELS),) * 2  # the detector needs small pictures to be enlarged
         return bool(self._look_at(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC)))
 
     def find(self, photo: Photo, every_size: bool = False) -> list[Face]:
-        """The faces of a photo, the largest first.
+        """Find the faces of a photo, sorted from the largest to the smallest.
 
-        Windows get smaller until they show a face, and once more, since a face of nearly the same size may be missed at
-        first; with `every_size` to the end.  First they are upright, and if nothing was found turned by quarters.
+        Windows get smaller until they show a face, and then once more, because a face of nearly the same size can be missed at
+        first.  `every_size` continues to the smallest windows.  If upright windows show nothing, windows rotated by quarter
+        turns are tried.
         """
         for turns in (QUARTER_TURNS[:1], QUARTER_TURNS[1:]):
             found: list[Face] = []
@@ -97,7 +98,7 @@ class FaceFinder:
         return []
 
     def _look(self, photo: Photo, window: Frame) -> list[np.ndarray]:
-        """Landmarks [478, 3] of every face that is seen through a window."""
+        """Landmarks [478, 3] of every face in a window."""
         faces = []
         for landmarks in self._look_at(photo.cut(window, LOOK_PIXELS)):
             places = window.to_photo(landmarks[:, :2])
@@ -105,17 +106,17 @@ class FaceFinder:
         return faces
 
     def _look_again(self, photo: Photo, landmarks: np.ndarray) -> Face | None:
-        """The same face seen upright and in the middle, where the landmarker is best; None if that is no face.
+        """Look at a face again, upright and centred, where the landmarker is most accurate.  None if it is not a face.
 
-        Faces that stand on their head are sometimes read as upright ones.  So both are tried: the right one fits the
-        model better and stays what it is from one look to the next.
+        Upside-down faces are sometimes read as upright ones, so both orientations are tried.  The right one fits the model
+        better and stays the same in both close-ups.
         """
         found = filter(None, (self._close_up(photo, landmarks, turn) for turn in (0.0, np.pi)))
         face = min(found, key=lambda pair: pair[0], default=(0.0, None))[1]
         return face if face is not None and face.view.misfit <= MAX_MISFIT else None
 
     def _close_up(self, photo: Photo, landmarks: np.ndarray, turn: float) -> tuple[float, Face] | None:
-        """How doubtful a face is, and the mean of two close looks at it; None where they do not agree."""
+        """A measure of doubt, and the mean of two close-ups of a face.  None if the close-ups disagree."""
         looks = []
         for close_up, extra_turn in ((CLOSE_UP, turn), (SECOND_CLOSE_UP, SECOND_CLOSE_UP_TURN)):
             first = first_frame_of(landmarks)
@@ -133,14 +134,14 @@ class FaceFinder:
         return face.view.misfit + unsteadiness, face
 
     def _look_at(self, picture: Image.Image) -> list[np.ndarray]:
-        """Landmarks [478, 3] in sides of a square picture."""
+        """Landmarks [478, 3], in sides of a square picture."""
         image = self._mediapipe.Image(self._mediapipe.ImageFormat.SRGB, np.ascontiguousarray(picture))
         result = self._landmarker.detect(image)
         return [np.array([[mark.x, mark.y, mark.z] for mark in face]) for face in result.face_landmarks]
 
 
 def load_model(task: Any, options: Any, path: str | os.PathLike | None) -> Any:
-    """A MediaPipe task; UserError if it refuses its model file."""
+    """Create a MediaPipe task.  Raises UserError if MediaPipe rejects the model file."""
     try:
         return task.create_from_options(options)
     except (RuntimeError, ValueError) as error:
@@ -149,7 +150,7 @@ def load_model(task: Any, options: Any, path: str | os.PathLike | None) -> Any:
 
 
 def _levels(size: tuple[int, int], turns: tuple[float, ...]) -> Iterator[list[Frame]]:
-    """Windows that cover a photo: first one with all of it, then smaller and smaller ones that overlap by half."""
+    """Windows that cover a photo: first a single one, then smaller and smaller ones that overlap by half."""
     width, height = size
     yield [Frame((width / 2, height / 2), max(size), turn) for turn in turns]
     side = float(min(size))
@@ -165,7 +166,7 @@ def _levels(size: tuple[int, int], turns: tuple[float, ...]) -> Iterator[list[Fr
 
 
 def _without_doubles(faces: list[Face]) -> list[Face]:
-    """Each face once, by its best find; the largest first."""
+    """Keep the best detection of each face, sorted from the largest face to the smallest."""
     kept: list[Face] = []
     for face in sorted(faces, key=lambda face: face.view.misfit):
         if all(np.hypot(*(face.centre - other.centre)) > SAME_FACE * max(face.size, other.size) for other in kept):

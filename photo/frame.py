@@ -1,4 +1,4 @@
-"""A square cut out of a photo, at any place, size and angle."""
+"""A square region of a photo with any position, size and angle."""
 
 import math
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Frame:
-    """A square in the plane of a photo: its middle and side in pixels, and how far it is turned clockwise, in radians.
+    """A square in a photo: its centre and side in pixels, and its clockwise rotation in radians.
 
-    A point in the frame is (x, y) in sides of the square from its upper left corner, both in [0, 1] inside.  A point of
-    the photo is in pixels from the photo's upper left corner, so that the middle of the first pixel is (0.5, 0.5).
+    Points in the frame are (x, y) in sides of the square, measured from its upper left corner; inside, both are in [0, 1].
+    Points in the photo are in pixels from the photo's upper left corner, so the centre of the first pixel is (0.5, 0.5).
     """
 
     centre: tuple[float, float]
@@ -20,18 +20,18 @@ class Frame:
 
     @property
     def axes(self) -> np.ndarray:
-        """The frame's x and y directions in the photo, unit vectors, as the rows of a [2, 2] array."""
+        """The x and y directions of the frame in the photo: unit vectors in the rows of a [2, 2] array."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return np.array([[cos, sin], [-sin, cos]])
 
     def to_photo(self, points: np.ndarray) -> np.ndarray:
-        """Points [..., 2] of the frame -> the same in the photo."""
+        """Convert points [..., 2] of the frame to points of the photo."""
         return (np.asarray(points) - 0.5) @ self.axes * self.size + self.centre
 
     def from_photo(self, points: np.ndarray) -> np.ndarray:
-        """Points [..., 2] of the photo -> the same in the frame."""
+        """Convert points [..., 2] of the photo to points of the frame."""
         return (np.asarray(points) - self.centre) @ self.axes.T / self.size + 0.5
 
     def corners(self) -> np.ndarray:
-        """The corners [4, 2] in the photo: upper left, upper right, lower right, lower left of the frame."""
+        """Corners [4, 2] of the frame in the photo: its upper left, upper right, lower right and lower left."""
         return self.to_photo(np.array([[0, 0], [1, 0], [1, 1], [0, 1]]))

@@ -1,4 +1,4 @@
-"""MediaPipe and the two model files it needs: by path, from an installed package, or downloaded once and checked."""
+"""Loads MediaPipe and its two model files: from a path, from an installed package, or by a verified download."""
 
 import contextlib
 import hashlib
@@ -19,17 +19,17 @@ MAX_MODEL_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model that MediaPipe's publisher offers: where, its hash, and the packages whose wheels carry a copy."""
+    """A model file published for MediaPipe: its URL and hash, and the packages whose wheels contain a copy."""
 
     option: str
     url: str
     sha256: str
-    packages: tuple[tuple[str, str], ...]  # name, path in it
+    packages: tuple[tuple[str, str], ...]  # (name of the package, path in it)
 
     def read(self, path: str | os.PathLike | None = None) -> bytes:
-        """The file at `path`, which may be any version; or for None the published one, the same bits wherever it is from.
+        """Read the file at `path`, of any version.  For None, read the published one, whose content is verified.
 
-        UserError if there is none, or one that is not what was published.
+        Raises UserError if it cannot be found, or is not what was published.
         """
         if path is not None:
             return existing_path(path, f"--{self.option}").read_bytes()
@@ -65,7 +65,7 @@ SEGMENTER = ModelFile(
 
 
 def load_mediapipe() -> Any:
-    """The package mediapipe; UserError with the command that installs it where it is not there."""
+    """Import mediapipe.  Raises UserError with the command that installs it if it is missing."""
     try:
         with quiet_stderr():
             import mediapipe
@@ -76,7 +76,7 @@ def load_mediapipe() -> Any:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Nothing on the process's stderr inside the block: MediaPipe logs its start-up there, past Python's streams."""
+    """Silence the process's stderr inside the block, because MediaPipe logs its start-up there, bypassing Python's streams."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:

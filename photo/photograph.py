@@ -1,4 +1,4 @@
-"""A photo as people have it: read from a file of any kind, and any square of it cut out."""
+"""Reads photos of any kind and cuts square regions out of them."""
 
 import io
 import math
@@ -15,16 +15,16 @@ from training.decoding import decode_image
 from .frame import Frame
 
 MAX_FILE_BYTES = 1 << 29
-MAX_MEGAPIXELS = 170  # Pillow itself refuses a little more, as a file that is made to fill the memory
+MAX_MEGAPIXELS = 170  # slightly below the size that Pillow refuses as a decompression bomb
 MIN_SIDE = 32
-SPLINE_MARGIN = 8  # pixels round a cut that still matter to the splines in it
+SPLINE_MARGIN = 8  # pixels around a cut that influence the splines in it
 HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # in the first bytes of iPhone photos
-BLUR = 0.02  # of what is made up, in sides of the frame: no detail, but the colours of the photo's edge
+BLUR = 0.02  # blur of what is filled in, in sides of the frame: no detail, but the colours of the photo's edge
 BLUR_RAMP = 0.04  # the blur grows from none to full over this distance from the photo's edge
 
 
 class Photo:
-    """An RGB photo, upright, with halved copies of itself so that large frames are cut quickly and without aliasing."""
+    """An upright RGB photo with a pyramid of halved copies, so that large frames are cut quickly and without aliasing."""
 
     def __init__(self, image: Image.Image):
         self._levels = [image.convert("RGB")]
@@ -35,16 +35,16 @@ class Photo:
         return self._levels[0].size
 
     def cut(self, frame: Frame, pixels: int) -> Image.Image:
-        """What is in the frame, `pixels` a side, black where it leaves the photo; quick, for the detectors."""
+        """Cut out the frame at `pixels` a side, with black outside the photo.  Fast, for the detectors."""
         image, corners = self._copy_for(frame, pixels)
         step_x, step_y = (corners[1] - corners[0]) / pixels, (corners[3] - corners[0]) / pixels
         affine = (step_x[0], step_y[0], corners[0][0], step_x[1], step_y[1], corners[0][1])
         return image.transform((pixels, pixels), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
 
     def cut_filled(self, frame: Frame, pixels: int) -> Image.Image:
-        """What is in the frame, `pixels` a side; where it leaves the photo, the photo is mirrored at its edge and blurred.
+        """Cut out the frame at `pixels` a side.  Outside, the photo is mirrored at its edge and blurred.
 
-        Sampled by cubic splines at twice the size: Pillow's bicubic transform would bend straight ramps.
+        Uses cubic splines at twice the resolution, because Pillow's bicubic transform would bend straight ramps.
         """
         image, corners = self._copy_for(frame, 2 * pixels)
         low, high = (
@@ -67,45 +67,45 @@ class Photo:
         return Image.fromarray((picture + (blurred - picture) * share).round().clip(0, 255).astype(np.uint8))
 
     def reduced(self, size: tuple[int, int]) -> Image.Image:
-        """The whole photo, resized to width and height `size`."""
+        """The whole photo, resized to the width and height in `size`."""
         return self._level(max(0, int(math.log2(max(self.size[0] / size[0], 1))))).resize(size, Image.Resampling.BILINEAR)
 
     def share_inside(self, frame: Frame) -> float:
-        """How much of the frame's area the photo covers, in [0, 1]."""
+        """Share of the frame's area that is inside the photo, in [0, 1]."""
         return float((self._distance_outside(frame, 64) == 0).mean())
 
     def share_covered(self, places: np.ndarray) -> float:
-        """How many of the places [n, 2], x and y in pixels, are in the photo, in [0, 1]."""
+        """Share of the points [n, 2] (x and y in pixels) that are inside the photo, in [0, 1]."""
         return float(((places >= 0) & (places <= self.size)).all(axis=1).mean())
 
     def _distance_outside(self, frame: Frame, pixels: int) -> np.ndarray:
-        """[pixels, pixels]: how far from the photo each pixel of the cut frame is, in sides of the frame; 0 inside."""
+        """Distance [pixels, pixels] of each pixel of the cut frame from the photo, in sides of the frame; 0 inside."""
         steps = (np.arange(pixels) + 0.5) / pixels
         places = frame.to_photo(np.stack(np.meshgrid(steps, steps), axis=-1))
         beyond = np.maximum(np.maximum(-places, places - self.size), 0)
         return np.hypot(beyond[..., 0], beyond[..., 1]) / frame.size
 
     def _copy_for(self, frame: Frame, pixels: int) -> tuple[Image.Image, np.ndarray]:
-        """The smallest copy that has the detail of a cut of `pixels` a side, and the frame's corners [4, 2] in its pixels."""
+        """The smallest copy with enough detail for a cut of `pixels` a side, and the frame's corners [4, 2] in its pixels."""
         image = self._level(max(0, int(math.log2(max(frame.size / pixels, 1)))))
         return image, frame.corners() * 0.5 ** self._levels.index(image)
 
     def _level(self, level: int) -> Image.Image:
-        """The photo at 1/2^level of its size, or the smallest copy there can be."""
+        """The photo at 1/2^level of its size, or the smallest possible copy."""
         while len(self._levels) <= level and min(self._levels[-1].size) >= 2:
             self._levels.append(self._levels[-1].reduce(2))
         return self._levels[min(level, len(self._levels) - 1)]
 
 
 def read_photo(path: Path) -> Photo:
-    """The photo in a file; CMYK, 16-bit grey, transparency and EXIF orientation are dealt with.
+    """Read the photo in a file.  Handles CMYK, 16-bit grey, transparency and EXIF orientation.
 
-    UserError says in one line why it cannot be used: not a picture, HEIC without a reader, animated, broken, too small
-    or too large.
+    Raises UserError with the reason if it cannot be used: not a picture, HEIC without a reader, animated, damaged, too small or
+    too large.
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise UserError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB; save the photo smaller")
+            raise UserError(f"the file is larger than {MAX_FILE_BYTES >> 20} MiB; save the photo at a smaller size")
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"it cannot be read: {error.strerror}") from None
@@ -135,7 +135,7 @@ def _check_header(data: bytes) -> None:
             file = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise UserError(f"it has more than {MAX_MEGAPIXELS} megapixels; make it smaller first") from None
-    except Exception:  # decoders raise whatever they like on damaged files
+    except Exception:  # decoders raise all kinds of exceptions for damaged files
         raise UserError("it is not a picture that can be read, or is damaged; save it as 8-bit JPEG or PNG") from None
     with file:
         if file.width * file.height > MAX_MEGAPIXELS * 1_000_000:
@@ -144,12 +144,12 @@ def _check_header(data: bytes) -> None:
         if min(file.size) < MIN_SIDE:
             raise UserError(f"it is {file.width}x{file.height} pixels, too small for a face; use a larger photo")
         frames = getattr(file, "n_frames", 1)
-        if frames > 1 and file.format != "MPO":  # phones put a second view in an MPO
+        if frames > 1 and file.format != "MPO":  # phones store a second view in an MPO
             raise UserError(f"it is animated or has several pages ({frames}); save the one you want as JPEG or PNG")
 
 
 def _mirrored(image: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The part [high - low] of an endless plane that is tiled by an image [H, W, 3] and its mirror images."""
+    """The part [high - low] of an infinite plane tiled with an image [H, W, 3] and its mirror images."""
     indices = []
     for axis, length in ((1, image.shape[0]), (0, image.shape[1])):
         places = np.arange(low[axis], high[axis]) % (2 * length)

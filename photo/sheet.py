@@ -9,14 +9,14 @@ from .photograph import Photo
 from .prepare import PreparedHead
 
 FRAME_COLOUR, BOX_COLOUR, POINT_COLOUR = "#ffe600", "#ff8000", "#40ff40"
-PANEL = CELL + CAPTION_HEIGHT  # pixels of a panel's side
+PANEL = CELL + CAPTION_HEIGHT  # side of a panel in pixels
 
 
 def draw_debug_sheet(photo: Photo, head: PreparedHead, name: str) -> np.ndarray:
-    """One row, uint8 [PANEL, W, 3]: photo, crop, mask, and the crop as its camera sees it.
+    """Draw one row, uint8 [PANEL, W, 3]: the photo, the crop, the mask, and the crop as seen by its camera.
 
-    The photo shows the frame, the box of the face and its landmarks.  In the last cell the world's axes x, y, z are red,
-    green and blue, the mask is outlined and the rest shaded.
+    The photo shows the frame, the bounding box of the face and its landmarks.  In the last cell, the axes x, y and z of the
+    world are red, green and blue; the mask is outlined and the rest shaded.
     """
     cell = draw_cell(head.image, head.mask, head.label, name, is_faulty=False)
     mask = np.asarray(head.mask.convert("RGB").resize((CELL, PANEL - CAPTION_HEIGHT)))
@@ -45,7 +45,7 @@ def _crop_panel(head: PreparedHead) -> np.ndarray:
     panel = Image.new("RGB", (CELL, PANEL))
     panel.paste(head.image.resize((CELL, CELL), Image.Resampling.BILINEAR))
     draw = ImageDraw.Draw(panel)
-    caption = "shown by hand"
+    caption = "given by hand"
     if head.face is not None:
         for x, y in head.view.frame.from_photo(head.face.landmarks[:, :2]) * CELL:
             draw.point((x, y), fill=POINT_COLOUR)

@@ -165,8 +165,8 @@ def test_a_folder_without_any_usable_photo_is_an_error(tmp_path):
 
 def test_a_face_that_the_edge_cuts_is_taken_and_named(tmp_path):
     cut, whole = (run(make_photo(tmp_path / f"{red}.png", red), tmp_path / f"out{red}") for red in (55, 10))
-    assert cut.exit_code == 0 and "of a face is inside the photo; the rest is made up" in cut.output
-    assert whole.exit_code == 0 and "made up" not in whole.output
+    assert cut.exit_code == 0 and "of a face is inside the photo; the rest is filled in" in cut.output
+    assert whole.exit_code == 0 and "filled in" not in whole.output
 
 
 def test_small_faces_are_taken_when_asked_for(tmp_path):

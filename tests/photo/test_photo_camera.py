@@ -116,7 +116,7 @@ def test_points_that_make_no_head_are_refused():
     label = label_from_angles(180, 0)
     for shown, message in (
         ({"crown": (1, 1)}, "one point"),
-        ({"crown": (5, 5), "chin": (5, 5)}, "at one place"),
+        ({"crown": (5, 5), "chin": (5, 5)}, "at the same place"),
         ({"crown": (5, 5), "beak": (5, 9)}, "beak"),
     ):
         with pytest.raises(UserError, match=message):

@@ -1,1 +1,1 @@
-"""One file per op: the public function, and its plain-PyTorch reference beside every faster path."""
+"""One file per op: the public function, and a reference in plain PyTorch beside every faster path."""

@@ -1,4 +1,4 @@
-"""Bias, activation, gain and clamp in one call, in that order (Karras 2020, StyleGAN2, appendix B)."""
+"""Bias, activation, gain and clamp in one call, in this order (Karras 2020, StyleGAN2, appendix B)."""
 
 import math
 from typing import Callable, NamedTuple
@@ -10,7 +10,7 @@ from torch_utils import custom_ops
 
 
 class Activation(NamedTuple):
-    """An activation: `function` of the tensor and of alpha, the default alpha, and the gain that keeps unit variance."""
+    """An activation: `function` of a tensor and alpha, the default alpha, and the gain that preserves unit variance."""
 
     function: Callable[[torch.Tensor, float], torch.Tensor]
     def_alpha: float = 0.0
@@ -30,9 +30,9 @@ activation_funcs = {
 }
 
 
-# What piecewise linear activations, those with a compiled path, multiply negative values with; None stands for alpha.
+# Piecewise linear activations have a compiled path.  These are their slopes for negative values; None stands for alpha.
 _SLOPES = {"linear": 1.0, "relu": 0.0, "lrelu": None}
-_WORTHWHILE = 4096  # elements from which on calling the compiled path costs less than it brings
+_WORTHWHILE = 4096  # elements above which the compiled path saves more than its call costs
 
 
 def bias_act(
@@ -47,11 +47,11 @@ def bias_act(
     scale: torch.Tensor | None = None,
     noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Add bias `b` [C] along axis `dim` of `x`, apply `act`, multiply by `gain`, clamp to ±`clamp`.
+    """Add bias `b` [C] along axis `dim` of `x`, apply `act`, multiply by `gain` and clamp to ±`clamp`.
 
-    `act` names an entry of `activation_funcs`, whose defaults stand in for `alpha` and `gain` where they are None.
-    For pictures `x` [N, C, H, W], `scale` [N, C] multiplies them first, and `noise` [1 or N, 1, H, W] is added with the bias.
-    `impl` is what published code passes to choose an implementation; `torch_utils.custom_ops` chooses.
+    `act` is a key of `activation_funcs`, which also provides the defaults of `alpha` and `gain`.  Pictures `x` [N, C, H, W] can
+    be multiplied by `scale` [N, C] first, and `noise` [1 or N, 1, H, W] is added together with the bias.  `impl` is ignored:
+    published code passes it to choose an implementation, but here `torch_utils.custom_ops` does.
     """
     if b is scale is noise is clamp is None and act == "linear" and gain in (None, 1):
         return x
@@ -81,13 +81,16 @@ def _reference(x, scale, noise, b, dim, function, gain, clamp):
 
 
 def _channels_are_side_by_side(x: torch.Tensor) -> bool:
-    """In memory, in pictures [N, C, H, W] and in rows [N, C]."""
+    """Whether pictures [N, C, H, W] or rows [N, C] are stored with their channels adjacent in memory."""
     return x.ndim == 2 and x.is_contiguous() or x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
 
 
 class _BiasAct(torch.autograd.Function):
-    """The compiled path.  Its activations have a slope that is constant but for jumps, so that gradients of gradients are sums
-    and products with that slope, which PyTorch differentiates."""
+    """The compiled path.
+
+    The slope of its activations is piecewise constant, so second derivatives are sums and products with that slope, which
+    PyTorch can differentiate.
+    """
 
     @staticmethod
     def forward(ctx, x, scale, noise, b, slope, gain, clamp, last):
@@ -105,7 +108,7 @@ class _BiasAct(torch.autograd.Function):
             grad_x, grad_scale, grad_noise, grad_b = call(grad, x, *_flat(scale, noise, b), *numbers)
             grad_noise = None if noise is None else grad_noise.reshape(x.shape[0], 1, *x.shape[2:]).sum_to_size(noise.shape)
             return grad_x, None if scale is None else grad_scale, grad_noise, None if b is None else grad_b, *[None] * 4
-        with torch.no_grad():  # with respect to x · scale, whose own scale is 1
+        with torch.no_grad():  # the gradient with respect to x · scale, which has no scale of its own
             value = x if scale is None else x * scale[:, :, None, None]
             factor, *_ = call(torch.ones_like(x), value, None, *_flat(noise, b), *numbers)
         grad = grad * factor

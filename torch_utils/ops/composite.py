@@ -1,4 +1,4 @@
-"""Sums along rays of features between samples, each interval with its weight (Max 1995), without sorting the features."""
+"""Composites features along rays with a weight per interval (Max 1995), without sorting the features."""
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -7,10 +7,10 @@ from torch_utils import custom_ops
 
 
 def composite(weights: torch.Tensor, features: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
-    """Features [N, R, S, C], weights of the intervals [N, R, S - 1, 1] -> [N, R, C].
+    """Composite features [N, R, S, C] with weights [N, R, S - 1, 1] of the intervals between them.  Returns [N, R, C].
 
-    An interval counts with the mean of its two ends.  Intervals are sorted by depth and features need not be: the k-th sample
-    by depth is number order[n, r, k, 0] of `features`.  Differentiable once.
+    The feature of an interval is the mean of its two ends.  Intervals are sorted by depth, but features need not be: the k-th
+    sample by depth is number order[n, r, k, 0] of `features`.  Differentiable once.
     """
     if custom_ops.compiled(weights, features) is None:
         return _reference(weights, features, order)

@@ -1,6 +1,6 @@
-"""Convolutions by the names that the text inside published snapshots calls.
+"""Convolutions under the names that the source code inside published snapshots uses.
 
-The original gave them gradients of gradients, which PyTorch's own have by now.
+The original added second derivatives, which PyTorch's own convolutions have by now.
 """
 
 import contextlib
@@ -13,5 +13,5 @@ __all__ = ["conv2d", "conv_transpose2d", "no_weight_gradients"]
 
 @contextlib.contextmanager
 def no_weight_gradients(disable: bool = True) -> Iterator[None]:
-    """Where a caller says that gradients to weights are not wanted; autograd computes only those that are asked for."""
+    """Callers use this to skip gradients of weights.  It does nothing, because autograd only computes what is requested."""
     yield

@@ -1,4 +1,4 @@
-"""Convolution with up- or down-sampling by a low-pass, each in the order that costs least."""
+"""Convolution combined with filtered up- or down-sampling, in the cheapest order."""
 
 from typing import Sequence
 
@@ -22,9 +22,9 @@ def conv2d_resample(
 ) -> torch.Tensor:
     """Up-sample `x` [N, I, H, W] by `up` with low-pass `f`, convolve with `w` [O, I / groups, kh, kw], down-sample by `down`.
 
-    `padding` is in pixels of the up-sampled picture: one number, (x, y) or (x0, x1, y0, y1).  `flip_weight` True is
-    PyTorch's convolution (a correlation), False the mathematical one.  `f` comes from `upfirdn2d.setup_filter`; it follows
-    up-sampling and precedes down-sampling, and is not used without either.
+    `padding` is in pixels of the up-sampled picture: one number, (x, y) or (x0, x1, y0, y1).  With `flip_weight` True this is
+    PyTorch's convolution (a correlation), with False the mathematical one.  `f` comes from `upfirdn2d.setup_filter`; it is
+    applied after up-sampling and before down-sampling, and ignored if there is neither.
     """
     kernel_h, kernel_w = w.shape[2:]
     if up == down == 1:
@@ -39,7 +39,7 @@ def conv2d_resample(
         y0, y1 = y0 + (filter_h - down + 1) // 2, y1 + (filter_h - down) // 2
     pad = (x0, x1, y0, y1)
 
-    # Filters commute with the convolution, so that a 1x1 kernel can work at the lower resolution.
+    # Filters commute with the convolution, so a 1x1 kernel can be applied at the lower resolution.
     if kernel_h == kernel_w == 1 and up == 1 and down > 1:
         return _conv2d(upfirdn2d(x, f, down=down, padding=pad, flip_filter=flip_filter), w, groups, flip_weight)
     if kernel_h == kernel_w == 1 and up > 1 and down == 1:
@@ -47,7 +47,7 @@ def conv2d_resample(
         return upfirdn2d(x, f, up=up, padding=pad, gain=up**2, flip_filter=flip_filter)
 
     if up > 1:
-        # Zeros between the pixels and then a convolution is a transposed convolution; the low-pass follows.
+        # Inserting zeros between the pixels and convolving is a transposed convolution.  The low-pass follows.
         x = _conv_transpose2d(x, w, up, groups, flip_weight)
         pad = (x0 - (kernel_w - 1), x1 - (kernel_w - up), y0 - (kernel_h - 1), y1 - (kernel_h - up))
         x = upfirdn2d(x, f, padding=pad, gain=up**2, flip_filter=flip_filter)
@@ -71,7 +71,7 @@ def _conv2d(
 
 
 def _conv_transpose2d(x: torch.Tensor, w: torch.Tensor, stride: int, groups: int, flip_weight: bool) -> torch.Tensor:
-    """Full convolution of `x`, spread by `stride`, with `w` [O, I / groups, kh, kw]."""
+    """Convolve `x`, spread by `stride`, fully with `w` [O, I / groups, kh, kw]."""
     if flip_weight:
         w = w.flip([2, 3])
     outputs, inputs, kernel_h, kernel_w = w.shape

@@ -1,6 +1,6 @@
-"""3x3 convolution with stride 1 and one pixel of zeros around, on the CPU with a quarter of the multiplications.
+"""3x3 convolution with stride 1 and zero padding of one pixel.  On the CPU it needs a quarter of the multiplications.
 
-Minimal filtering, F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks").
+It uses minimal filtering, F(4x4, 3x3) (Lavin & Gray 2016, "Fast Algorithms for Convolutional Neural Networks").
 """
 
 import torch
@@ -8,14 +8,14 @@ import torch.nn.functional as F
 
 from torch_utils import custom_ops
 
-_WHOLE = 16  # the compiled path takes multiples of it as numbers of channels
-# Pixels of a picture from which on the transform of the kernels costs less than it brings.  Not of a batch: how samples are shared
-# among processes shall not change how they are rounded.
+_WHOLE = 16  # the compiled path needs numbers of channels that are multiples of this
+# Pixels of one picture above which transforming the kernels pays off.  The batch size does not count, so that rounding does not
+# depend on how samples are distributed over processes.
 _WORTHWHILE = 1024
 
 
 def conv3x3(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-    """x [N, I, H, W] correlated with w [O, I, 3, 3] -> [N, O, H, W], channels side by side in memory where those of `x` are."""
+    """Correlate x [N, I, H, W] with w [O, I, 3, 3].  The result [N, O, H, W] is channels last if `x` is."""
     pixels = x.shape[2] * x.shape[3]
     last = x.is_contiguous(memory_format=torch.channels_last)
     fits = last and pixels >= _WORTHWHILE and w.shape[0] % _WHOLE == 0 and w.shape[1] % _WHOLE == 0
@@ -25,7 +25,7 @@ def conv3x3(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 
 class _Conv3x3(torch.autograd.Function):
-    """The compiled path.  The gradient to pixels is such a convolution again; the one to kernels is PyTorch's."""
+    """The compiled path.  The gradient of the pixels is a convolution of the same kind; that of the kernels is PyTorch's."""
 
     @staticmethod
     def forward(ctx, x, w):

@@ -1,6 +1,6 @@
-"""A call of each op that has a compiled path: what the doctor and the tests compare with plain PyTorch.
+"""Example calls of every op that has a compiled path.  The doctor and the tests compare them with plain PyTorch.
 
-An op that gets a compiled path, on any device, gets an entry in `EXAMPLES`.
+An op that gets a compiled path, on any device, needs an entry in `EXAMPLES`.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from . import bias_act, composite, conv3x3, grid_lookup, grid_mlp, softplus_mlp,
 
 _AXES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))
 
-# The relative difference to plain PyTorch that rounding makes; in short floats it decides on which side of a kink some are.
+# Relative difference to plain PyTorch caused by rounding.  With short floats, rounding can move values across a kink.
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5, torch.float16: 5e-2, torch.bfloat16: 1e-1}
 
 
 class Example(NamedTuple):
-    """A call: `function` of the float tensors that `inputs` makes (float64, on the CPU).
+    """A call of `function` with the float tensors that `inputs` creates (float64, on the CPU).
 
-    Gradients are compared, and with `twice` gradients of gradients; not for ops that are for `inference`, which have none.
-    `half`: there is a compiled path for float16 and bfloat16 on GPUs.
+    Gradients are compared too, and second derivatives if `twice`.  Ops for `inference` have no gradients.  `half` says that the
+    op has a compiled path for float16 and bfloat16 on GPUs.
     """
 
     function: Callable[..., torch.Tensor]
@@ -42,7 +42,7 @@ def _pictures() -> torch.Tensor:
 
 
 def _points() -> torch.Tensor:
-    """Some of them outside."""
+    """Points, some of them outside the grids."""
     return torch.rand(2, 500, 3, dtype=torch.float64) * 2.4 - 1.2
 
 
@@ -102,10 +102,10 @@ EXAMPLES = {
 
 
 def largest_difference(example: Example, device: torch.device, dtype: torch.dtype) -> float:
-    """How far value, gradients and gradients of gradients, compiled on `device` in `dtype`, are from plain PyTorch in float64.
+    """Compare the op compiled for `device` in `dtype` with plain PyTorch in float64, on the same inputs.
 
-    The inputs are the same; the measure is the norm of the difference as a share of the norm.  RuntimeError if nothing can
-    be compiled for `device`.
+    Returns the largest relative difference, norm by norm, of value, gradients and second derivatives.  Raises RuntimeError if
+    the ops cannot be compiled for `device`.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -119,7 +119,7 @@ def largest_difference(example: Example, device: torch.device, dtype: torch.dtyp
 
 @contextlib.contextmanager
 def ops_mode(mode: str) -> Iterator[None]:
-    """Inside, ops are chosen as if the environment asked for `mode`, an entry of `custom_ops.MODES`."""
+    """Inside this block, choose ops as if the environment asked for `mode`, an entry of `custom_ops.MODES`."""
     before = os.environ.get(custom_ops.SWITCH)
     os.environ[custom_ops.SWITCH] = mode
     try:
@@ -133,7 +133,7 @@ def ops_mode(mode: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _all_bits_of_float32() -> Iterator[None]:
-    """Inside, cuDNN computes in float32, not in TensorFloat-32, whose products have 10 bits."""
+    """Inside this block, cuDNN uses full float32 instead of TensorFloat-32, whose products have 10 bits."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -149,7 +149,7 @@ def _values_and_gradients(example: Example, inputs: list[torch.Tensor]) -> list[
     value = example.function(*inputs)
     weights = torch.linspace(-0.3, 1, value.numel(), dtype=torch.float64).to(value).reshape(value.shape).requires_grad_()
     results = [value, *torch.autograd.grad(value, inputs, weights, retain_graph=True)]
-    if example.twice:  # apart: ops may compute a gradient in another way where it is to be differentiated
+    if example.twice:  # separately, because ops may compute a gradient differently if it will be differentiated
         gradients = torch.autograd.grad(value, inputs, weights, create_graph=True)
         total = sum(gradient.square().sum() for gradient in gradients)
         results += [*gradients, *torch.autograd.grad(total, [weights, *inputs], materialize_grads=True)]

@@ -1,6 +1,6 @@
 """Bias, up-sampling, leaky ReLU and down-sampling in one call (Karras 2021, StyleGAN3, section 3.2).
 
-No network here has such layers; the text inside published snapshots imports the name.
+No network in this project has such layers, but the source code inside published snapshots imports the function.
 """
 
 import math
@@ -26,10 +26,10 @@ def filtered_lrelu(
     flip_filter: bool = False,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """Add `b` [C] to pictures `x` [N, C, H, W], up-sample by `up` with `fu`, leaky ReLU, down-sample by `down` with `fd`.
+    """Add bias `b` [C] to pictures `x` [N, C, H, W], up-sample by `up`, apply a leaky ReLU and down-sample by `down`.
 
-    `padding` is in up-sampled pixels, before the activation.  `gain` multiplies and `clamp` limits what comes out of the
-    activation, whose slope under 0 is `slope`.  `impl` as in `upfirdn2d`.
+    The filters are `fu` and `fd`.  `padding` is in up-sampled pixels and applied before the activation, whose negative slope is
+    `slope`.  Its result is multiplied by `gain` and limited by `clamp`.  `impl` is ignored, as in `upfirdn2d`.
     """
     x = upfirdn2d(bias_act(x, b), fu, up=up, padding=padding, flip_filter=flip_filter, gain=up**2)
     x = bias_act(x, act="lrelu", alpha=slope, gain=gain, clamp=clamp)

@@ -1,8 +1,8 @@
-"""Multiply and add.  The text inside published snapshots calls it; this project's own code needs no name for it."""
+"""Multiply and add.  Only the source code inside published snapshots calls this."""
 
 import torch
 
 
 def fma(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """a · b + c, of tensors that broadcast to one shape; differentiable any number of times."""
+    """Return a · b + c for tensors that broadcast to one shape.  Differentiable any number of times."""
     return torch.addcmul(c, a, b)

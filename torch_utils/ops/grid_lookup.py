@@ -1,6 +1,6 @@
-"""Trilinear lookup of points in several feature grids each, the mean over grids, where a cell's features lie side by side.
+"""Trilinear lookup of points in several feature grids, averaged over the grids, with the channels of a cell adjacent in memory.
 
-PyTorch's own lookup reads every feature of a cell from another place in memory; this one reads them at once.
+PyTorch's own lookup reads every channel of a cell from a different place in memory; this one reads them together.
 """
 
 import itertools
@@ -16,11 +16,11 @@ Axes = Sequence[Sequence[int]]
 
 
 def grid_lookup(table: torch.Tensor, points: torch.Tensor, axes: Axes) -> torch.Tensor:
-    """Features [N, M, C] of `points` [N, M, 3] in [-1, 1], between the centres of cells; zeros outside.
+    """Look up features [N, M, C] at `points` [N, M, 3] in [-1, 1]: trilinear between the centres of cells, zeros outside.
 
-    table [N, G, D, H, W, C]; axes[g] says which coordinates of a point run along (W, H, D) of grid g.  Differentiable once.
-    On the CPU gradients do not depend on the number of threads.  On CUDA those of the table are added up in any order, unless
-    `torch.use_deterministic_algorithms` asks for the same bits each time, which takes longer.
+    table is [N, G, D, H, W, C]; axes[g] lists the coordinates of a point that run along (W, H, D) of grid g.  Differentiable
+    once.  On the CPU, gradients do not depend on the number of threads.  On CUDA, the gradient of the table is accumulated in
+    any order, unless `torch.use_deterministic_algorithms` asks for reproducible bits, which is slower.
     """
     if custom_ops.compiled(table, points) is None:
         return _reference(table, points, axes)
@@ -48,7 +48,7 @@ class _Lookup(torch.autograd.Function):
 
 
 def _reference(table: torch.Tensor, points: torch.Tensor, axes: Axes) -> torch.Tensor:
-    """One weighted sum of 8 cells a grid for each point."""
+    """The reference: one weighted sum of 8 cells per grid for each point."""
     batch, grids, depth, height, width, channels = table.shape
     cells = depth * height * width
     first = torch.arange(batch, device=table.device, dtype=torch.int32)[:, None] * (grids * cells)
@@ -69,7 +69,7 @@ def _reference(table: torch.Tensor, points: torch.Tensor, axes: Axes) -> torch.T
 
 
 def _neighbours(where: torch.Tensor, length: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Index and weight of the cells on both sides of `where` in [-1, 1] on an axis of `length` cells; outside weighs 0."""
+    """Indices and weights of the two cells around `where` in [-1, 1] on an axis of `length` cells.  Outside weights are 0."""
     place = where * (length / 2) + (length - 1) / 2
     low = place.floor()
     fraction = place - low

@@ -1,4 +1,4 @@
-"""`grid_lookup` and then `softplus_mlp` of what is found, for inference: in one kernel where CUDA ops are built."""
+"""`grid_lookup` followed by `softplus_mlp`, fused into one kernel for inference where CUDA ops are built."""
 
 import itertools
 
@@ -9,7 +9,8 @@ from torch_utils import custom_ops
 from .grid_lookup import Axes, grid_lookup
 from .softplus_mlp import softplus_mlp
 
-# What the kernel is compiled for: features of a cell, hidden features, and outputs: a density, or a density and a colour.
+# Sizes that the kernel is compiled for: channels of a cell, hidden features, and outputs (a density, or a density and a
+# colour).
 _INPUTS, _HIDDEN, _OUTPUTS = 32, 64, (1, 33)
 
 
@@ -22,10 +23,10 @@ def grid_mlp(
     w2: torch.Tensor,
     b2: torch.Tensor,
 ) -> torch.Tensor:
-    """Outputs [N, M, outputs] of the two layers w1 [hidden, C], b1, w2 [outputs, hidden], b2 for points [N, M, 3] in [-1, 1].
+    """Look up points [N, M, 3] in [-1, 1] and apply the layers w1 [hidden, C], b1, w2 [outputs, hidden], b2.
 
-    table [N, G, D, H, W, C] and axes as in `grid_lookup`.  To get some outputs only, pass their rows of w2 and b2: others cost
-    time.  Differentiable as the two ops are.
+    Returns [N, M, outputs].  table [N, G, D, H, W, C] and axes are those of `grid_lookup`.  If you need only some outputs, pass
+    only their rows of w2 and b2, since the others cost time.  Differentiable in the same way as the two ops.
     """
     tensors = table, points, w1, b1, w2, b2
     ops = custom_ops.compiled(*tensors)

@@ -1,6 +1,6 @@
-"""Two fully connected layers with softplus between, in one pass over many points: the hidden layer is never stored.
+"""Two fully connected layers with a softplus between them, applied to many points without storing the hidden layer.
 
-That is on the CPU.  For CUDA, `grid_mlp` has the layers in one with the lookup before them, without gradients.
+The compiled path exists on the CPU only.  On CUDA, `grid_mlp` fuses the layers with the lookup before them, without gradients.
 """
 
 import torch
@@ -8,11 +8,11 @@ import torch.nn.functional as F
 
 from torch_utils import custom_ops
 
-_WHOLE = 16  # the compiled path takes multiples of it as numbers of inputs and of hidden features
+_WHOLE = 16  # the compiled path needs numbers of inputs and hidden features that are multiples of this
 
 
 def softplus_mlp(x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor) -> torch.Tensor:
-    """x [M, inputs] -> w2 [outputs, hidden] · softplus(w1 [hidden, inputs] · x + b1) + b2, [M, outputs]."""
+    """Return w2 [outputs, hidden] · softplus(w1 [hidden, inputs] · x + b1) + b2 for x [M, inputs], as [M, outputs]."""
     tensors = x, w1, b1, w2, b2
     fits = w1.shape[0] % _WHOLE == 0 and w1.shape[1] % _WHOLE == 0
     if not fits or not hasattr(custom_ops.compiled(*tensors), "softplus_mlp"):
@@ -25,7 +25,7 @@ def _reference(x, w1, b1, w2, b2):
 
 
 class _Mlp(torch.autograd.Function):
-    """The compiled path.  Gradients compute the hidden layer again; those that are to be differentiated are PyTorch's."""
+    """The compiled path.  Its gradient recomputes the hidden layer; gradients that must be differentiable are PyTorch's."""
 
     @staticmethod
     def forward(ctx, *tensors):

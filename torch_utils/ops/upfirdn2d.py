@@ -1,4 +1,4 @@
-"""Up-sample, filter with an FIR low-pass and down-sample pictures (Karras 2020, StyleGAN2; Karras 2021, section 3)."""
+"""Up-sampling, FIR filtering and down-sampling of pictures (Karras 2020, StyleGAN2; Karras 2021, section 3)."""
 
 from typing import Sequence
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from torch_utils import custom_ops
 
-_MANY = 8  # channels from which on they are best side by side in memory
+_MANY = 8  # with at least this many channels, channels last is faster
 
 
 def setup_filter(
@@ -18,10 +18,10 @@ def setup_filter(
     gain: float = 1.0,
     separable: bool | None = None,
 ) -> torch.Tensor:
-    """A float32 filter for the functions below: [fw] if `separable`, else [fh, fw].
+    """Create a float32 filter for the functions below: [fw] if `separable`, else [fh, fw].
 
-    One row of taps is kept as it is when `separable` (the default from 8 taps on), and turned into its outer product
-    otherwise.  `normalize` makes the taps sum to 1; `gain` is the factor on the picture's values.
+    A single row of taps is kept if `separable` (the default from 8 taps on), and expanded to its outer product otherwise.
+    `normalize` makes the taps sum to 1; `gain` multiplies the values of the picture.
     """
     f = torch.as_tensor(f, dtype=torch.float32)
     f = f[None] if f.ndim == 0 else f
@@ -43,7 +43,7 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
 
 
 def parse_padding(padding: int | Sequence[int]) -> tuple[int, int, int, int]:
-    """Padding given as one number, (x, y) or (x0, x1, y0, y1), in the last form."""
+    """Expand padding given as one number, (x, y) or (x0, x1, y0, y1) to the last form."""
     if isinstance(padding, int):
         return padding, padding, padding, padding
     if len(padding) == 2:
@@ -66,11 +66,12 @@ def upfirdn2d(
     gain: float = 1.0,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """Pictures [N, C, H, W] -> zeros between pixels (`up`), `padding`, convolution with `f`, every `down`-th pixel.
+    """Insert zeros between the pixels (`up`) of [N, C, H, W], pad, convolve with `f` and keep every `down`-th pixel.
 
-    `f` comes from `setup_filter`; None stands for no filter.  Padding is in up-sampled pixels, one number, (x, y) or
-    (x0, x1, y0, y1), and crops where negative.  `flip_filter` makes the convolution a correlation.  Differentiable
-    any number of times.  Here and below, `impl` is what published code passes to choose an implementation; `custom_ops` chooses.
+    `f` comes from `setup_filter`; None means no filter.  `padding` is in up-sampled pixels, as one number, (x, y) or
+    (x0, x1, y0, y1); negative padding crops.  `flip_filter` turns the convolution into a correlation.  Differentiable any
+    number of times.  Here and below, `impl` is ignored: published code passes it to choose an implementation, but here
+    `custom_ops` does.
     """
     (up_x, up_y), (down_x, down_y) = _pair(up), _pair(down)
     x0, x1, y0, y1 = parse_padding(padding)
@@ -90,7 +91,7 @@ def upfirdn2d(
 def _reference(
     x: torch.Tensor, taps: torch.Tensor, up: tuple[int, int], down: tuple[int, int], padding: tuple[int, int, int, int]
 ) -> torch.Tensor:
-    """`taps` [fw] or [fh, fw] in the order of a correlation."""
+    """The reference.  `taps` [fw] or [fh, fw] are in the order of a correlation."""
     batch, channels, height, width = x.shape
     (up_x, up_y), (down_x, down_y) = up, down
     if up_x > 1 or up_y > 1:
@@ -108,7 +109,7 @@ def _reference(
 
 
 class _Resample(torch.autograd.Function):
-    """The compiled path; its gradient is a resampling too, with `up` and `down` exchanged."""
+    """The compiled path.  Its gradient is also a resampling, with `up` and `down` exchanged."""
 
     @staticmethod
     def forward(ctx, x, taps, up, down, padding):
@@ -125,7 +126,7 @@ class _Resample(torch.autograd.Function):
         up, down, (x0, _, y0, _) = ctx.resampling
         (height, width), (taps_y, taps_x) = ctx.size, taps.shape
         left, top = taps_x - 1 - x0, taps_y - 1 - y0
-        right = (width - 1) * up[0] + 1 + x0 - grad.shape[3] * down[0]  # what makes the gradient as large as x
+        right = (width - 1) * up[0] + 1 + x0 - grad.shape[3] * down[0]  # gives the gradient the size of x
         bottom = (height - 1) * up[1] + 1 + y0 - grad.shape[2] * down[1]
         return _Resample.apply(grad, taps.flip([0, 1]), down, up, (left, right, top, bottom)), *[None] * 4
 
@@ -138,7 +139,7 @@ def filter2d(
     gain: float = 1.0,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """Filter pictures [N, C, H, W] with `f`; they keep their size, `padding` adds to that."""
+    """Filter pictures [N, C, H, W] with `f`.  They keep their size; `padding` is added to that."""
     width, height = filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)
     padding = (x0 + width // 2, x1 + (width - 1) // 2, y0 + height // 2, y1 + (height - 1) // 2)
@@ -154,7 +155,7 @@ def upsample2d(
     gain: float = 1.0,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """Pictures `up` times as large, brightness kept; `padding` (in pixels of the result) adds to that."""
+    """Enlarge pictures by `up` and keep their brightness.  Extra `padding` is in pixels of the result."""
     (up_x, up_y), (width, height) = _pair(up), filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)
     padding = (
@@ -175,7 +176,7 @@ def downsample2d(
     gain: float = 1.0,
     impl: str = "auto",
 ) -> torch.Tensor:
-    """Pictures smaller by the factor `down`; `padding` (in pixels of the input) adds to that."""
+    """Shrink pictures by `down`.  Extra `padding` is in pixels of the input."""
     (down_x, down_y), (width, height) = _pair(down), filter_size(f)
     x0, x1, y0, y1 = parse_padding(padding)
     padding = (

@@ -1,8 +1,8 @@
-// act(x · scale + noise + bias) · gain, clamped, for piecewise linear activations: `slope` times what is negative.  Torch-free.
+// act(x · scale + noise + bias) · gain, clamped, for piecewise linear activations with negative slope `slope`.  Torch-free.
 //
-// Pictures are [samples, pixels, channels] (channels last) or [samples, channels, pixels] (rows).  scale is [samples, channels],
-// noise [pixels] a sample, bias [channels]; each may be null.  Work is cut into chunks of pixels, or rows of a channel, whose
-// sums are stored one by one: their total does not depend on the threads.
+// Pictures are [samples, pixels, channels] (channels last) or [samples, channels, pixels] (rows).  scale is [samples,
+// channels], noise [pixels] per sample, bias [channels]; each may be null.  Work is split into chunks of pixels, or rows of a
+// channel, whose sums are stored separately, so that their total does not depend on the number of threads.
 #pragma once
 
 #include <algorithm>
@@ -12,14 +12,14 @@ namespace multi_pose {
 
 template <typename T>
 struct BiasAct {
-    const T* scale;  // those of one sample
+    const T* scale;  // of one sample
     const T* noise;
     const T* bias;
     T slope, gain, clamp;
 
     T value(T v) const {
         v *= v > 0 ? gain : gain * slope;
-        v = v > clamp ? clamp : v;  // so that NaN stays
+        v = v > clamp ? clamp : v;  // keeps NaN
         return v < -clamp ? -clamp : v;
     }
     // The derivative of `value`.
@@ -31,7 +31,7 @@ struct BiasAct {
 
 constexpr int64_t WIDTH = 64;  // channels handled at a time
 
-// The scale and the bias of channels from c on, with 1 and 0 for what is not given.
+// The scale and bias of the channels from c on; 1 and 0 if they are not given.
 template <typename T>
 struct Channels {
     T scale[WIDTH], bias[WIDTH];
@@ -43,7 +43,7 @@ struct Channels {
     }
 };
 
-// out for the pixels from begin to end, channels last.
+// Compute out for the pixels from begin to end, channels last.
 template <typename T>
 void bias_act_last(const BiasAct<T>& op, const T* x, T* out, int64_t channels, int64_t begin, int64_t end) {
     for (int64_t c = 0; c < channels; c += WIDTH) {
@@ -59,7 +59,7 @@ void bias_act_last(const BiasAct<T>& op, const T* x, T* out, int64_t channels, i
     }
 }
 
-// Gradients for the pixels from begin to end, channels last: grad_x; the sums grad_scale and grad_bias [channels] of these
+// Gradients for the pixels from begin to end, channels last: grad_x; the sums grad_scale and grad_bias [channels] over these
 // pixels; grad_noise [pixels].  All but grad_x may be null.
 template <typename T>
 void bias_act_last_grad(const BiasAct<T>& op, const T* grad, const T* x, T* grad_x, T* grad_scale, T* grad_bias, T* grad_noise,
@@ -92,7 +92,7 @@ void bias_act_last_grad(const BiasAct<T>& op, const T* grad, const T* x, T* grad
     }
 }
 
-// The same for one row: all pixels of one channel, side by side.
+// Compute out for one row: all pixels of one channel, adjacent in memory.
 template <typename T>
 void bias_act_row(const BiasAct<T>& op, const T* x, T* out, int64_t channel, int64_t pixels) {
     const T scale = op.scale ? op.scale[channel] : T(1), bias = op.bias ? op.bias[channel] : T(0);
@@ -100,7 +100,8 @@ void bias_act_row(const BiasAct<T>& op, const T* x, T* out, int64_t channel, int
     for (int64_t p = 0; p < pixels; p++) out[p] = op.value(x[p] * scale + ((op.noise ? op.noise[p] : T(0)) + bias));
 }
 
-// grad_values is the gradient before the scale, whose sum over channels is that of the noise; it may be null.
+// Gradients for one row.  grad_values is the gradient before the scale; its sum over channels is that of the noise.  May be
+// null.
 template <typename T>
 void bias_act_row_grad(const BiasAct<T>& op, const T* grad, const T* x, T* grad_x, T* grad_scale, T* grad_bias, T* grad_values,
                        int64_t channel, int64_t pixels) {

@@ -1,4 +1,5 @@
-// The compiled CPU ops as torch.ops.multi_pose: checks, memory and threads; the arithmetic is in the headers.
+// Registers the compiled CPU ops as torch.ops.multi_pose.  Checks, memory and threads are here; the arithmetic is in the
+// headers.
 #include <ATen/Dispatch.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
@@ -21,9 +22,9 @@ using at::IntArrayRef;
 using at::Tensor;
 using namespace multi_pose;
 
-constexpr int64_t POINTS_GRAIN = 256;  // the least a thread is woken for
+constexpr int64_t POINTS_GRAIN = 256;  // points that are worth a thread
 
-// Call `body` with the number of channels as a constant where it is the usual one, else 0.
+// Call `body` with the number of channels as a constant if it is the usual one, and with 0 otherwise.
 template <typename Body>
 void with_channels(int64_t channels, Body body) {
     if (channels == 32)
@@ -77,7 +78,7 @@ Tensor grid_lookup_grad_table_cpu(const Tensor& grad, const Tensor& points, IntA
     TORCH_CHECK(grad.is_contiguous() && grad.numel() == points.size(0) * count * shape.channels, "gradient of the features");
     const int64_t grids = table_shape[0] * shape.grids;
     if (grids == 0) return grad_table;
-    // Twice as many tasks as threads, so that none waits long for another.
+    // Twice as many tasks as threads, so that no thread waits long for another.
     const int64_t bands = std::min<int64_t>(shape.height, (2 * at::get_num_threads() + grids - 1) / grids);
     AT_DISPATCH_FLOATING_TYPES(grad.scalar_type(), "grid_lookup_grad_table", [&] {
         with_channels(shape.channels, [&](auto channels) {
@@ -114,7 +115,7 @@ Tensor grid_lookup_grad_points_cpu(const Tensor& grad, const Tensor& table, cons
     return grad_points;
 }
 
-// Sums along rays
+// Compositing along rays
 
 constexpr int64_t RAYS_GRAIN = 32;
 
@@ -164,13 +165,13 @@ std::tuple<Tensor, Tensor> composite_grad_cpu(const Tensor& grad, const Tensor& 
     return {grad_weights, grad_features};
 }
 
-// Two layers with softplus between
+// Two layers with a softplus between them
 
-// Points that one thread takes at a time, so that results do not depend on the number of threads; gradients to weights are
-// summed one after the other in a chunk, and torch adds up the chunks.
+// Points that a thread takes at a time, so that results do not depend on the number of threads.  Gradients of weights are
+// summed in order within a chunk, and torch adds up the chunks.
 constexpr int64_t MLP_CHUNK = 16 * multi_pose::MLP_TILE;
 
-// The weights as the arithmetic wants them, and what holds their memory.
+// The weights in the layout that the arithmetic needs, and the tensors that own their memory.
 struct MlpWeights {
     Tensor w1, w1_transposed, b1, w2, w2_transposed, b2;
     int64_t padded;
@@ -225,12 +226,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> softplus_mlp_grad_cpu(const T
 
 // Bias and activation
 
-constexpr int64_t CHUNK = 32768;  // elements that a thread takes at a time where channels lie side by side
+constexpr int64_t CHUNK = 32768;  // elements that a thread takes at a time, channels last
 
 struct Picture {
     int64_t samples, channels, pixels, chunk, chunks;
 
-    // `last`: channels lie side by side.  With `merge`, samples do not differ and are one.
+    // `last` means channels last.  With `merge`, all samples are treated as one.
     Picture(const Tensor& x, bool last, bool merge)
         : samples(x.size(0)), channels(x.size(1)), pixels(x.numel() ? x.numel() / samples / channels : 0) {
         if (last && merge) pixels *= samples, samples = 1;
@@ -244,7 +245,7 @@ const T* data_or_null(const std::optional<Tensor>& tensor, int64_t offset) {
     return tensor ? tensor->const_data_ptr<T>() + offset : nullptr;
 }
 
-// The operation on sample n; noise [samples or 1, pixels].
+// The operands of sample n; noise [samples or 1, pixels].
 template <typename T>
 BiasAct<T> bias_act_of(const std::optional<Tensor>& scale, const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                        double slope, double gain, double clamp, const Picture& p, int64_t n) {
@@ -277,7 +278,7 @@ Tensor bias_act_cpu(const Tensor& x, const std::optional<Tensor>& scale, const s
     return out;
 }
 
-// Gradients of x, scale, noise [samples, pixels] and bias; tensors without elements for what is not given.
+// Gradients of x, scale, noise [samples, pixels] and bias.  The tensors are empty for operands that are not given.
 std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cpu(const Tensor& grad, const Tensor& x, const std::optional<Tensor>& scale,
                                                              const std::optional<Tensor>& noise, const std::optional<Tensor>& bias,
                                                              double slope, double gain, double clamp, bool last) {
@@ -315,7 +316,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cpu(const Tensor& grad,
     return {grad_x, grad_scale.sum(1), grad_noise.sum(1), grad_bias.sum(IntArrayRef({0, 1}))};
 }
 
-// Resampling; taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
+// Resampling: taps [taps_y, taps_x] are in the order of a correlation, pads are left, right, top, bottom
 
 Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
                      int64_t left, int64_t right, int64_t top, int64_t bottom) {
@@ -330,7 +331,7 @@ Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t 
                 "the filter is larger than the picture");
     Tensor out = at::empty({x.size(0), s.channels, s.out_height, s.out_width}, x.options(), format);
     AT_DISPATCH_FLOATING_TYPES(x.scalar_type(), "upfirdn2d", [&] {
-        // Pictures [height, width, channels], or [height, width] one by one.
+        // Pictures are [height, width, channels], or processed channel by channel as [height, width].
         const int64_t size = s.height * s.width * (last ? s.channels : 1), width = s.out_width * (last ? s.channels : 1);
         const int64_t rows = x.size(0) * s.out_height * (last ? 1 : s.channels);
         at::parallel_for(0, rows, CHUNK / (width + 1) + 1, [&](int64_t begin, int64_t end) {
@@ -347,9 +348,9 @@ Tensor upfirdn2d_cpu(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t 
 
 // 3x3 convolutions
 
-constexpr int64_t CONV_TILES = 24;  // at most, that a thread takes at a time
+constexpr int64_t CONV_TILES = 24;  // the most that a thread takes at a time
 
-// x [N, I, H, W] channels last, kernels [O, I, 3, 3] in any order of memory.
+// x [N, I, H, W] is channels last, kernels [O, I, 3, 3] have any memory layout.
 Tensor conv3x3_cpu(const Tensor& x, const Tensor& kernels) {
     TORCH_CHECK(x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast), "x must be [N, C, H, W], channels last");
     TORCH_CHECK(kernels.dim() == 4 && kernels.size(1) == x.size(1) && kernels.size(2) == 3 && kernels.size(3) == 3,
@@ -365,7 +366,7 @@ Tensor conv3x3_cpu(const Tensor& x, const Tensor& kernels) {
         });
         const Conv3x3<scalar_t> convolve{x.size(2), x.size(3), inputs, outputs, transformed.const_data_ptr<scalar_t>()};
         const int64_t tiles = convolve.tiles(), pixels = x.size(2) * x.size(3);
-        // As many at a time as keep every thread at work.
+        // Enough at a time to keep every thread busy.
         const int64_t share = (x.size(0) * tiles + at::get_num_threads() - 1) / at::get_num_threads();
         const int64_t count = std::clamp<int64_t>((share + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS, TILE_ROWS, CONV_TILES);
         const int64_t blocks = (tiles + count - 1) / count;

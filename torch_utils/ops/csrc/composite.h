@@ -1,20 +1,20 @@
-// Sum along rays: every interval between neighbouring samples has a weight, and the mean of their features.  Torch-free.
+// Compositing along rays: each interval has a weight, and as its feature the mean of its two samples.  Torch-free.
 //
-// weights [rays, samples - 1], features [rays, samples, channels] in any order along the ray: order[k] is the place of the k-th
-// sample by depth.  C is the number of channels where it is known at compile time, else 0.
+// weights [rays, samples - 1]; features [rays, samples, channels] in any order along the ray: order[k] is the index of the k-th
+// sample by depth.  C is the number of channels if it is known at compile time, else 0.
 #pragma once
 
 #include <cstdint>
 
 namespace multi_pose {
 
-// The weight of the k-th sample: half of that of the intervals on both sides.
+// The weight of the k-th sample: half the weights of the intervals on both sides.
 template <typename T>
 T sample_weight(const T* weights, int64_t samples, int64_t k) {
     return T(0.5) * ((k > 0 ? weights[k - 1] : T(0)) + (k < samples - 1 ? weights[k] : T(0)));
 }
 
-// out [channels] for one ray.
+// Compute out [channels] for one ray.
 template <typename T, int C>
 void composite(const T* weights, const T* features, const int64_t* order, T* out, int64_t samples, int64_t channels) {
     if (C) channels = C;
@@ -27,7 +27,7 @@ void composite(const T* weights, const T* features, const int64_t* order, T* out
     }
 }
 
-// Gradients for one ray from grad [channels].
+// Compute the gradients for one ray from grad [channels].
 template <typename T, int C>
 void composite_grad(const T* grad, const T* weights, const T* features, const int64_t* order, T* grad_weights, T* grad_features,
                     int64_t samples, int64_t channels) {

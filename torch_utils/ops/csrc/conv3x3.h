@@ -1,8 +1,8 @@
-// 3x3 convolutions with stride 1 and one pixel of zeros around, by minimal filtering, F(4x4, 3x3) (Lavin & Gray 2016).  Torch-free.
+// 3x3 convolutions with stride 1 and zero padding, by minimal filtering, F(4x4, 3x3) (Lavin & Gray 2016).  Torch-free.
 //
-// A tile of 6x6 pixels gives 4x4: all channels of both go through transforms of 36 numbers, between which one product for each
-// of the 36 takes the place of 16 sums of 9.  Pictures are [height, width, channels]; inputs and outputs are multiples of the
-// lanes of a vector.
+// A tile of 6x6 pixels gives 4x4 pixels.  The channels of both go through transforms of 36 numbers.  Between the transforms,
+// one product for each of the 36 replaces 16 sums of 9.  Pictures are [height, width, channels]; inputs and outputs are
+// multiples of the lanes of a vector.
 #pragma once
 
 #include <algorithm>
@@ -14,13 +14,13 @@ namespace multi_pose {
 
 constexpr int64_t CONV_STEP = 4, CONV_TILE = 6, CONV_POINTS = CONV_TILE * CONV_TILE;
 
-// Polynomials meet at 0, ±3/4, ±3/2 and infinity, where float32 loses least (half of what it loses at 0, ±1, ±2).
+// The polynomials are evaluated at 0, ±3/4, ±3/2 and infinity, where float32 loses least (half as much as at 0, ±1, ±2).
 template <typename T>
 struct MeetingPoints {
     static constexpr T A = 0.75, B = 1.5, AA = A * A, BB = B * B;
 };
 
-// [3] of a kernel -> [6].
+// [3] weights of a kernel -> [6].
 template <typename T, typename V>
 [[gnu::always_inline]] inline void transform_kernel(const V* g, V* out, int64_t step) {
     using M = MeetingPoints<T>;
@@ -63,7 +63,7 @@ template <typename T, typename V>
     out[3 * to] = M::AA * odd_a + M::BB * odd_b + m[5 * from];
 }
 
-// kernels [3, 3, inputs, outputs] -> out [36, panels, inputs, outputs of a panel], for the inputs from begin to end.
+// Transform kernels [3, 3, inputs, outputs] to out [36, panels, inputs, outputs per panel], for the inputs from begin to end.
 template <typename T>
 void transform_kernels(const T* kernels, int64_t inputs, int64_t outputs, T* out, int64_t begin, int64_t end) {
     using V = typename Vector<T>::type;
@@ -86,8 +86,8 @@ struct Conv3x3 {
     int64_t columns() const { return (width + CONV_STEP - 1) / CONV_STEP; }
     int64_t tiles() const { return (height + CONV_STEP - 1) / CONV_STEP * columns(); }
 
-    // The tiles from begin to end, `count` of them at most, of a picture; `memory` is [36, count, inputs + outputs], and
-    // `zeros` has a number for each input.
+    // Compute the tiles from begin to end, at most `count`, of a picture.  `memory` is [36, count, inputs + outputs], and
+    // `zeros` holds one number per input.
     void operator()(const T* x, T* out, const T* zeros, T* memory, int64_t count, int64_t begin, int64_t end) const {
         T *pixels = memory, *products = memory + CONV_POINTS * count * inputs;
         for (int64_t tile = begin; tile < end; tile++) gather(x, zeros, pixels + (tile - begin) * inputs, count * inputs, tile);
@@ -105,7 +105,7 @@ struct Conv3x3 {
     }
 
    private:
-    // Transform the pixels of a tile, to `step` numbers from one point to the next.
+    // Transform the pixels of a tile.  Points are `step` numbers apart in the result.
     void gather(const T* x, const T* zeros, T* to, int64_t step, int64_t tile) const {
         using V = typename Vector<T>::type;
         const int64_t top = tile / columns() * CONV_STEP - 1, left = tile % columns() * CONV_STEP - 1;
@@ -128,7 +128,7 @@ struct Conv3x3 {
         }
     }
 
-    // The pixels of a tile, from products with `step` numbers from one point to the next.
+    // Compute the pixels of a tile from products whose points are `step` numbers apart.
     void scatter(const T* from, int64_t step, T* out, int64_t tile) const {
         using V = typename Vector<T>::type;
         const int64_t top = tile / columns() * CONV_STEP, left = tile % columns() * CONV_STEP;

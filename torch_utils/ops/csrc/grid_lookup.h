@@ -1,8 +1,8 @@
-// Trilinear lookup in the feature grids of one sample, the mean over its grids; zeros outside.  Torch-free.
+// Trilinear lookup in the feature grids of one sample, averaged over its grids, with zeros outside.  Torch-free.
 //
-// A table is [grids, depth, height, width, channels]: the features of a cell lie side by side.  Points are (x, y, z) in [-1, 1];
-// axes[3 g + k] says which of them runs along width, height and depth (k = 0, 1, 2) of grid g.  C is the number of channels
-// where it is known at compile time, else 0.
+// A table is [grids, depth, height, width, channels], so the channels of a cell are adjacent.  Points are (x, y, z) in [-1, 1];
+// axes[3 g + k] says which coordinate runs along width, height and depth (k = 0, 1, 2) of grid g.  C is the number of channels
+// if it is known at compile time, else 0.
 #pragma once
 
 #include <algorithm>
@@ -16,16 +16,16 @@ struct GridShape {
     int64_t cells() const { return depth * height * width; }
 };
 
-// The cells on both sides of a place on an axis.  Cells outside have weight and slope 0 and an index inside.
+// The two cells around a position on an axis.  Cells outside get weight and slope 0 and an index inside.
 template <typename T>
 struct Neighbours {
     int64_t index[2];
     T weight[2];
-    T slope[2];  // of the weight, by the point's coordinate
+    T slope[2];  // derivative of the weight by the point's coordinate
 
     Neighbours(T where, int64_t length) {
         T place = where * (T(0.5) * length) + T(0.5) * (length - 1);
-        // Also keeps huge places and NaN in the range of integers; they are outside.
+        // Also keeps huge positions and NaN, which are outside, in the range of integers.
         place = place > T(-2) ? place : T(-2);
         place = place < T(length + 1) ? place : T(length + 1);
         const T low = std::floor(place), fraction = place - low;
@@ -52,7 +52,7 @@ struct Cell {
     }
 };
 
-// out [points, channels] for the points from begin to end.
+// Compute out [points, channels] for the points from begin to end.
 template <typename T, int C>
 void grid_lookup(const T* table, const T* points, const int64_t* axes, T* out, GridShape shape, int64_t begin, int64_t end) {
     const int64_t channels = C ? C : shape.channels;
@@ -79,8 +79,8 @@ void grid_lookup(const T* table, const T* points, const int64_t* axes, T* out, G
     }
 }
 
-// Adds to grad_table the gradient of one grid's rows from first_row to last_row, by all points in their order: whoever shares
-// the rows out, each cell gets the same sum.
+// Add to grad_table the gradient of one grid's rows from first_row to last_row, from all points in order.  Each cell gets the
+// same sum, however the rows are distributed.
 template <typename T, int C>
 void grid_lookup_grad_table(const T* grad, const T* points, const int64_t* axes, T* grad_table, GridShape shape, int64_t count,
                             int64_t g, int64_t first_row, int64_t last_row) {
@@ -104,7 +104,7 @@ void grid_lookup_grad_table(const T* grad, const T* points, const int64_t* axes,
     }
 }
 
-// grad_points [points, 3] for the points from begin to end.
+// Compute grad_points [points, 3] for the points from begin to end.
 template <typename T, int C>
 void grid_lookup_grad_points(const T* grad, const T* table, const T* points, const int64_t* axes, T* grad_points, GridShape shape,
                              int64_t begin, int64_t end) {
@@ -112,7 +112,7 @@ void grid_lookup_grad_points(const T* grad, const T* table, const T* points, con
     const int64_t channels = C ? C : shape.channels;
     const T share = T(1) / shape.grids;
     for (int64_t p = begin; p < end; p++) {
-        // What the features change by along each coordinate, times the gradient.
+        // The derivative of the features along each coordinate, times the gradient.
         T slopes[3] = {};
         for (int64_t first = 0; first < channels; first += BLOCK) {
             const int64_t count = C ? BLOCK : std::min(BLOCK, channels - first);

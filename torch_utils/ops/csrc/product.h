@@ -1,4 +1,4 @@
-// Matrix products of few rows, whose sums stay in the processor's registers.  Torch-free.
+// Matrix products with few rows, whose sums stay in the processor's registers.  Torch-free.
 #pragma once
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 
 namespace multi_pose {
 
-// A vector register of the processor, and the tile of sums that fits into its registers beside a row and a factor.
+// A vector register of the processor, and the tile of sums that fits into the registers beside a row and a factor.
 #if defined(__AVX512F__)
 constexpr int VECTOR_BYTES = 64, TILE_ROWS = 4, TILE_VECTORS = 4;
 #elif defined(__AVX__)
@@ -20,11 +20,11 @@ struct Vector {
     typedef T type __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(T)), may_alias));
 };
 
-// Columns of a product that are a tile wide.
+// Columns of a tile.
 template <typename T>
 constexpr int64_t PANEL = TILE_VECTORS * Vector<T>::LANES;
 
-// out[r][v] (+)= sum over i of a[r * row_step + i * step] w[i][v] for a few rows and vectors, whose sums stay in registers.
+// out[r][v] (+)= sum over i of a[r * row_step + i * step] w[i][v] for a few rows and vectors, with the sums in registers.
 template <typename T, int ROWS, int VECTORS>
 void product_tile(const T* a, int64_t row_step, int64_t step, int64_t count, const T* w, int64_t w_row, T* out, int64_t out_row) {
     using V = typename Vector<T>::type;
@@ -54,7 +54,8 @@ void product_rows(const T* a, int64_t row_step, int64_t step, int64_t rows, int6
         product_tile<T, 1, VECTORS>(a + r * row_step, row_step, step, count, w, w_row, out + r * out_row, out_row);
 }
 
-// out [rows, columns] += a · w with w [count, columns], rows of w and out being w_row and out_row apart, for a tile's columns at most.
+// out [rows, columns] += a · w with w [count, columns] for at most a tile's columns.  Rows of w and out are w_row and out_row
+// apart.
 template <typename T>
 void add_panel(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t count, const T* w, int64_t w_row, T* out,
                int64_t out_row, int64_t columns) {
@@ -64,7 +65,7 @@ void add_panel(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t
     run(a, row_step, step, rows, count, w, w_row, out, out_row);
 }
 
-// out [rows, columns] += a · w with w [count, columns]; a is read with steps, so that it may be transposed.
+// out [rows, columns] += a · w with w [count, columns].  a is read with steps, so it may be transposed.
 template <typename T>
 void add_product(const T* a, int64_t row_step, int64_t step, int64_t rows, int64_t count, const T* w, T* out, int64_t columns) {
     for (int64_t c = 0; c < columns; c += PANEL<T>)

@@ -1,6 +1,6 @@
-// outputs = W2 · softplus(W1 · x + b1) + b2 for many points, a few at a time so that nothing between leaves the cache.  Torch-free.
+// W2 · softplus(W1 · x + b1) + b2 for many points, a few at a time so that intermediate values stay in the cache.  Torch-free.
 //
-// Sizes are padded to whole vectors with zeros by the caller: inputs, hidden and padded (those of the outputs).
+// The caller pads sizes to whole vectors with zeros: inputs, hidden, and padded (the outputs).
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 
 namespace multi_pose {
 
-// exp(x) to a few units in the last place, without branches so that it vectorises.
+// exp(x), accurate to a few units in the last place, without branches so that it vectorises.
 [[gnu::always_inline]] inline float exp_of(float x) {
     x = x < -87.0f ? -87.0f : x;
     x = x > 88.0f ? 88.0f : x;
@@ -33,9 +33,9 @@ namespace multi_pose {
 }
 inline double exp_of(double x) { return std::exp(x); }
 
-// log(1 + x) for x from 0 to 1.
+// log(1 + x) for x in [0, 1].
 [[gnu::always_inline]] inline float log1p_of(float x) {
-    // log(1 + x) = 2 atanh(x / (2 + x)); the argument is at most a third.
+    // log(1 + x) = 2 atanh(x / (2 + x)), whose argument is at most a third.
     const float s = x / (2.0f + x), q = s * s;
     float p = 1.0f / 13;
     p = p * q + 1.0f / 11;
@@ -47,7 +47,7 @@ inline double exp_of(double x) { return std::exp(x); }
 }
 inline double log1p_of(double x) { return std::log1p(x); }
 
-// The value of softplus, and its derivative.
+// Softplus and its derivative.
 template <typename T>
 [[gnu::always_inline]] inline void softplus_of(T x, T& value, T& slope) {
     const T e = exp_of(x > 0 ? -x : x);  // exp(-|x|)
@@ -66,7 +66,7 @@ struct Mlp {
 
 constexpr int64_t MLP_TILE = 8 * TILE_ROWS;  // points at a time
 
-// The hidden layer of a tile, and where `slope` is given its derivative by what goes into softplus.
+// Compute the hidden layer of a tile and, if `slope` is given, the derivative of softplus.
 template <typename T>
 void mlp_hidden(const Mlp<T>& net, const T* x, int64_t points, T* value, T* slope) {
     for (int64_t p = 0; p < points; p++) std::copy(net.b1, net.b1 + net.hidden, value + p * net.hidden);
@@ -83,7 +83,7 @@ void mlp_hidden(const Mlp<T>& net, const T* x, int64_t points, T* value, T* slop
     }
 }
 
-// out [points, outputs] for the points from begin to end; x [points, inputs].
+// Compute out [points, outputs] for the points from begin to end; x [points, inputs].
 template <typename T>
 void softplus_mlp(const Mlp<T>& net, const T* x, T* out, int64_t begin, int64_t end) {
     std::vector<T> value(MLP_TILE * net.hidden), result(MLP_TILE * net.padded);
@@ -97,7 +97,8 @@ void softplus_mlp(const Mlp<T>& net, const T* x, T* out, int64_t begin, int64_t 
     }
 }
 
-// sums [columns] += the rows of a [rows, columns], which are summed by themselves first: small numbers to small ones.
+// sums [columns] += the rows of a [rows, columns].  The rows are summed on their own first, so that small numbers meet small
+// ones.
 template <typename T>
 void add_rows(const T* a, int64_t rows, int64_t columns, T* row, T* sums) {
     std::fill_n(row, columns, T(0));
@@ -106,7 +107,7 @@ void add_rows(const T* a, int64_t rows, int64_t columns, T* row, T* sums) {
     for (int64_t i = 0; i < columns; i++) sums[i] += row[i];
 }
 
-// Gradients of the points from begin to end: grad_x [points, inputs], and sums [parameters()] of those of w1, b1, w2, b2.
+// Compute grad_x [points, inputs] for the points from begin to end, and their sums [parameters()] for w1, b1, w2, b2.
 template <typename T>
 void softplus_mlp_grad(const Mlp<T>& net, const T* grad, const T* x, T* grad_x, T* sums, int64_t begin, int64_t end) {
     std::vector<T> value(MLP_TILE * net.hidden), slope(value.size()), grad_hidden(value.size());

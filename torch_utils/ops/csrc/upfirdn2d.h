@@ -9,13 +9,13 @@ namespace multi_pose {
 
 struct Resampling {
     int64_t up_x, up_y, down_x, down_y;
-    int64_t pad_x, pad_y;  // on the left and on top
+    int64_t pad_x, pad_y;  // left and top
     int64_t taps_x, taps_y;
     int64_t height, width, channels, out_height, out_width;
 };
 
-// The taps that meet a pixel of the input for one output place on an axis: every up-th from `first` to before `end`, and the
-// input pixel that the first one meets.
+// The taps that fall on input pixels for one output position on an axis: every up-th from `first` up to `end` (exclusive), and
+// the input pixel of the first one.
 struct Taps {
     int64_t first, end, pixel;
     Taps(int64_t place, int64_t up, int64_t down, int64_t pad, int64_t taps, int64_t size) {
@@ -26,7 +26,7 @@ struct Taps {
     }
 };
 
-// COUNT channels of one pixel of out, a constant so that the sums stay in registers; or `count` of them where it is 0.
+// COUNT channels of one output pixel, a constant so that the sums stay in registers, or `count` of them if it is 0.
 template <typename T, int COUNT>
 void upfirdn2d_pixel(const T* x, const T* taps, T* out, const Resampling& s, const Taps& xs, const Taps& ys, int64_t count) {
     constexpr int64_t MOST = 64;
@@ -44,7 +44,7 @@ void upfirdn2d_pixel(const T* x, const T* taps, T* out, const Resampling& s, con
     for (int64_t k = 0; k < count; k++) out[k] = sums[k];
 }
 
-// Row number `row` of out, channels last; taps [taps_y, taps_x] in the order of a correlation.
+// Compute row number `row` of out, channels last; taps [taps_y, taps_x] in the order of a correlation.
 template <typename T>
 void upfirdn2d_row(const T* x, const T* taps, T* out, const Resampling& s, int64_t row) {
     const Taps ys(row, s.up_y, s.down_y, s.pad_y, s.taps_y, s.height);
@@ -67,11 +67,11 @@ void upfirdn2d_row(const T* x, const T* taps, T* out, const Resampling& s, int64
     }
 }
 
-// Row number `row` of out [out_height, out_width] of one channel x [height, width].
+// Compute row number `row` of out [out_height, out_width] from one channel x [height, width].
 template <typename T>
 void upfirdn2d_plane_row(const T* x, const T* taps, T* out, const Resampling& s, int64_t row) {
     const Taps ys(row, s.up_y, s.down_y, s.pad_y, s.taps_y, s.height);
-    // A tap meets every `stride`-th pixel of out, and there every `step`-th one of x.
+    // A tap contributes to every `stride`-th pixel of out, from every `step`-th pixel of x.
     const int64_t common = std::gcd(s.up_x, s.down_x), stride = s.up_x / common, step = s.down_x / common;
     T* to = out + row * s.out_width;
     std::fill(to, to + s.out_width, T(0));

@@ -7,7 +7,7 @@
 
 namespace multi_pose::cuda {
 
-// V values from `from` on, or V times the one there if not MANY, or V times `none` where it is null.
+// V values starting at `from`; V copies of the one there if not MANY; V copies of `none` if `from` is null.
 template <int V, bool MANY, typename T>
 __device__ void read(const T* from, sum_t<T> none, sum_t<T> (&to)[V]) {
     if (MANY && from) {
@@ -21,7 +21,7 @@ __device__ void read(const T* from, sum_t<T> none, sum_t<T> (&to)[V]) {
     }
 }
 
-// What V elements from (sample n, channel c, pixel p) on are multiplied with, and what is added to them.
+// The factors and summands of V elements starting at (sample n, channel c, pixel p).
 template <typename T, int V, bool LAST>
 struct BiasActOperands {
     sum_t<T> scale[V], shift[V];
@@ -40,11 +40,11 @@ struct BiasActOperands {
 template <typename T, typename S = sum_t<T>>
 __device__ S bias_act_value(const BiasAct<T>& op, S v) {
     v *= v > 0 ? op.gain : op.gain * op.slope;
-    v = v > op.clamp ? op.clamp : v;  // so that NaN stays
+    v = v > op.clamp ? op.clamp : v;  // keeps NaN
     return v < -op.clamp ? -op.clamp : v;
 }
 
-// The derivative of the above.
+// The derivative of the function above.
 template <typename T, typename S = sum_t<T>>
 __device__ S bias_act_factor(const BiasAct<T>& op, S v) {
     const S f = v > 0 ? op.gain : op.gain * op.slope;
@@ -67,7 +67,7 @@ __global__ void bias_act_kernel(const __grid_constant__ BiasAct<T> op, int64_t f
     store(out + int64_t(index) * V, to);
 }
 
-// The gradients of V elements: that of x is stored, the others are added to the sums.
+// The gradients of V elements: the one of x is stored, the others are added to the sums.
 template <typename T, int V, bool LAST>
 struct BiasActGradient {
     sum_t<T> value[V], by_scale[V];
@@ -88,8 +88,8 @@ struct BiasActGradient {
     }
 };
 
-// Pixels side by side: a block takes a tile of pixels of a group of channels, one warp a channel.
-constexpr int ROW_STEPS = 4;  // loads of a lane for a channel
+// Channels first: a block processes a tile of pixels for a group of channels, with one warp per channel.
+constexpr int ROW_STEPS = 4;  // loads per lane and channel
 constexpr int ROW_GROUP = 64;
 template <int V>
 constexpr int ROW_TILE = WARP * V * ROW_STEPS;
@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
 }
 
-// Channels side by side: `width` lanes (a power of two) take a pixel, a block LAST_STEPS times as many as it has room for.
+// Channels last: `width` lanes (a power of two) share a pixel; a block processes LAST_STEPS times the pixels it has room for.
 constexpr int LAST_STEPS = 16;
 
 template <int V>
@@ -188,13 +188,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
     if (row > 0 || c >= op.channels) return;
     const int64_t part = (n * chunks + chunk) * op.channels + c;
-    for (int i = 0; i < V; i++) {  // a lane's own sums: nothing to wait for
+    for (int i = 0; i < V; i++) {  // sums of this lane alone, so no synchronisation is needed
         if (grad_scale) grad_scale[part + i] = sums[0][i][threadIdx.x];
         if (grad_bias) grad_bias[part + i] = sums[1][i][threadIdx.x];
     }
 }
 
-// Call `body` with the number of elements to read at once, as a constant.
+// Call `body` with the number of elements per load as a constant.
 template <typename T, typename Body, typename... Pointers>
 auto with_width(const BiasAct<T>& op, Body body, Pointers... pointers) {
     const bool fits =

@@ -1,5 +1,5 @@
-// The compiled CUDA ops as torch.ops.multi_pose_cuda, called as those of the CPU are: checks, memory, streams; the arithmetic
-// is in the kernels.
+// Registers the compiled CUDA ops as torch.ops.multi_pose_cuda, with the signatures of the CPU ops.  Checks, memory and streams
+// are here; the arithmetic is in the kernels.
 #include <ATen/Context.h>
 #include <ATen/Dispatch.h>
 #include <ATen/core/Tensor.h>
@@ -19,7 +19,7 @@ using at::Tensor;
 using namespace multi_pose::cuda;
 using Optional = std::optional<Tensor>;
 
-// The kernels' names of PyTorch's types.
+// The types that the kernels use for PyTorch's types.
 template <typename T>
 struct Native {
     using type = T;
@@ -42,16 +42,16 @@ const T* input(const Optional& tensor) {
     return tensor ? input<T>(*tensor) : nullptr;
 }
 template <typename T>
-T* output(const Tensor& tensor) {  // null where there are no elements
+T* output(const Tensor& tensor) {  // null for an empty tensor
     return static_cast<T*>(tensor.mutable_data_ptr());
 }
 
 void check(cudaError_t status) {
-    if (status != cudaSuccess) cudaGetLastError();  // so that nobody else finds it, and takes it for their own
+    if (status != cudaSuccess) cudaGetLastError();  // clears the error, so that nobody else mistakes it for their own
     TORCH_CHECK(status == cudaSuccess, "CUDA: ", cudaGetErrorString(status));
 }
 
-// The current stream of a tensor's device, which is the current device while this lives.
+// The current stream of a tensor's device.  Makes that device the current one during its lifetime.
 struct Stream {
     c10::cuda::CUDAGuard guard;
     cudaStream_t stream;
@@ -75,7 +75,7 @@ template <typename T>
 BiasAct<T> bias_act_of(const Tensor& x, const Optional& scale, const Optional& noise, const Optional& bias, double slope,
                        double gain, double clamp, bool last) {
     int64_t samples = x.size(0), channels = x.size(1), pixels = x.numel() ? x.numel() / samples / channels : 0;
-    if (last && !scale && !noise && x.numel() <= INT32_MAX / 2) pixels *= samples, samples = 1;  // samples do not differ
+    if (last && !scale && !noise && x.numel() <= INT32_MAX / 2) pixels *= samples, samples = 1;  // treat all samples as one
     small(channels * pixels);
     for (const Optional& tensor : {scale, noise, bias}) TORCH_CHECK(!tensor || tensor->is_contiguous(), "contiguous operands");
     const int64_t noise_samples = noise && pixels ? noise->numel() / pixels : 1;
@@ -104,7 +104,7 @@ Tensor bias_act_cuda(const Tensor& x, const Optional& scale, const Optional& noi
     return out;
 }
 
-// Gradients of x, scale, noise [samples, pixels] and bias; tensors without elements for what is not given.
+// Gradients of x, scale, noise [samples, pixels] and bias.  The tensors are empty for operands that are not given.
 std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cuda(const Tensor& grad, const Tensor& x, const Optional& scale,
                                                               const Optional& noise, const Optional& bias, double slope,
                                                               double gain, double clamp, bool last) {
@@ -126,7 +126,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bias_act_grad_cuda(const Tensor& grad
     return {grad_x, grad_scale.sum(1).to(dtype), grad_noise.sum(1).to(dtype), grad_bias.sum(IntArrayRef({0, 1})).to(dtype)};
 }
 
-// Resampling; taps [taps_y, taps_x] in the order of a correlation, pads of the left, right, top, bottom
+// Resampling: taps [taps_y, taps_x] are in the order of a correlation, pads are left, right, top, bottom
 
 Tensor upfirdn2d_cuda(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t up_y, int64_t down_x, int64_t down_y,
                       int64_t left, int64_t right, int64_t top, int64_t bottom) {
@@ -140,7 +140,7 @@ Tensor upfirdn2d_cuda(const Tensor& x, const Tensor& taps, int64_t up_x, int64_t
     TORCH_CHECK(space_x >= 0 && space_y >= 0, "the filter is larger than the picture");
     Tensor out = at::empty({x.size(0), channels, space_y / down_y + 1, space_x / down_x + 1}, x.options(), format);
     if (out.numel() == 0) return out;
-    // Without channels side by side, each is a picture.
+    // If the tensor is not channels last, each channel is a picture of its own.
     const Resampling s{small(up_x),
                        small(up_y),
                        small(down_x),
@@ -202,13 +202,13 @@ Tensor grid_lookup_cuda(const Tensor& table, const Tensor& points, IntArrayRef a
     return out;
 }
 
-// A sum in whole numbers does not depend on the order of its terms.  Their unit is as small as the largest possible sum allows:
-// all points in one cell, which keeps at least 30 bits below the largest gradient, and mostly more than float32 has.
+// A sum of integers does not depend on the order of its terms.  Their unit is as small as the largest possible sum allows,
+// which is all points in one cell.  That keeps at least 30 bits below the largest gradient, usually more than float32 has.
 Tensor grad_table_in_any_order(const Grids& s, const Tensor& grad, const Tensor& points, IntArrayRef table) {
     constexpr double MOST = 1ll << 61;
     Tensor counts = at::zeros(table, grad.options().dtype(at::kLong));
     if (grad.numel() == 0) return counts.to(grad.scalar_type());
-    // A power of two; NaN, and so the result, if a gradient is not finite.
+    // A power of two.  It is NaN if a gradient is not finite, and then so is the result.
     const Tensor largest = grad.abs().amax().to(at::kDouble).clamp_min(1e-200);
     const Tensor unit = largest.reciprocal().mul(MOST / s.points).log2().floor().exp2().add(largest.mul(0));
     const Stream stream(grad);
@@ -262,7 +262,7 @@ Tensor grid_mlp_cuda(const Tensor& table, const Tensor& points, IntArrayRef axes
     return out;
 }
 
-// Sums along rays
+// Compositing along rays
 
 void check_rays(const Tensor& weights, const Tensor& features, const Tensor& order) {
     TORCH_CHECK(features.dim() == 4 && features.is_contiguous(), "features must be contiguous, [N, R, S, C]");

@@ -1,6 +1,6 @@
-// Sum along rays: every interval between neighbouring samples has a weight, and the mean of their features.  Torch-free.
+// Compositing along rays: each interval has a weight, and as its feature the mean of its two samples.  Torch-free.
 //
-// One warp takes a ray: CHANNEL_LANES lanes side by side the features of a sample, and RAY_LANES samples at a time.
+// One warp processes a ray: CHANNEL_LANES neighbouring lanes share the features of a sample, for RAY_LANES samples at a time.
 #pragma once
 
 #include "common.cuh"
@@ -9,9 +9,9 @@ namespace multi_pose::cuda {
 
 constexpr int CHANNEL_LANES = 8;
 constexpr int RAY_LANES = WARP / CHANNEL_LANES;
-constexpr int RAYS = THREADS / WARP;  // of a block
+constexpr int RAYS = THREADS / WARP;  // per block
 
-// The weight of the k-th sample by depth: half of that of the intervals on both sides.
+// The weight of the k-th sample by depth: half the weights of the intervals on both sides.
 template <typename T>
 __device__ T sample_weight(const T* weights, int samples, int k) {
     return T(0.5) * ((k > 0 ? weights[k - 1] : T(0)) + (k < samples - 1 ? weights[k] : T(0)));
@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     const int lane = threadIdx.x % CHANNEL_LANES, part = threadIdx.x % WARP / CHANNEL_LANES;
     grad += ray * channels, weights += ray * (samples - 1), order += ray * samples, grad_weights += ray * (samples - 1);
     features += ray * samples * channels, grad_features += ray * samples * channels;
-    T before = 0;  // the dot of the sample before the first one of this round
+    T before = 0;  // the dot product of the sample before the first one of this round
     for (int first = 0; first < samples; first += RAY_LANES) {
         const int k = first + part;
         T dot = 0;

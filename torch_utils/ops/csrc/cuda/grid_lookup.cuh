@@ -1,7 +1,7 @@
-// Trilinear lookup in the feature grids of each sample, the mean over its grids; zeros outside.  Torch-free.
+// Trilinear lookup in the feature grids of each sample, averaged over its grids, with zeros outside.  Torch-free.
 //
-// A table is [samples, grids, depth, height, width, channels]: POINT_LANES neighbouring threads take one point, and read 16
-// bytes each of a cell's features, which lie side by side.
+// A table is [samples, grids, depth, height, width, channels].  POINT_LANES neighbouring threads share one point, and each
+// reads 16 bytes of a cell's channels, which are adjacent in memory.
 #pragma once
 
 #include "common.cuh"
@@ -10,15 +10,15 @@ namespace multi_pose::cuda {
 
 constexpr int POINT_LANES = 8;
 
-// The cells on both sides of a place on an axis.  Cells outside have weight and slope 0 and an index inside.
+// The two cells around a position on an axis.  Cells outside get weight and slope 0 and an index inside.
 template <typename T>
 struct Neighbours {
     int index[2];
-    T weight[2], slope[2];  // the slope of the weight, by the point's coordinate
+    T weight[2], slope[2];  // slope: derivative of the weight by the point's coordinate
 
     __device__ Neighbours(T where, int length) {
         T place = where * (T(0.5) * length) + T(0.5) * (length - 1);
-        // Also keeps huge places and NaN in the range of integers; they are outside.
+        // Also keeps huge positions and NaN, which are outside, in the range of integers.
         place = place > T(-2) ? place : T(-2);
         place = place < T(length + 1) ? place : T(length + 1);
         const T low = floor(place), fraction = place - low;
@@ -33,7 +33,7 @@ struct Neighbours {
     }
 };
 
-// The 8 cells about a point in grid g.
+// The 8 cells around a point in grid g.
 template <typename T>
 struct Cell {
     Neighbours<T> x, y, z;
@@ -46,7 +46,7 @@ struct Cell {
     }
 };
 
-// Call `body(i, j, k)` for the corners of a cell, with constants once it is unrolled.
+// Call `body(i, j, k)` for the corners of a cell, with constants once the loop is unrolled.
 template <typename Body>
 __device__ void for_corners(Body body) {
 #pragma unroll
@@ -58,7 +58,7 @@ __device__ int64_t table_offset(const Grids& s, int64_t sample, int g) {
     return (sample * s.grids + g) * s.depth * s.height * s.width * s.channels;
 }
 
-// V features of a point, from channel c on.
+// V features of a point, starting at channel c.
 template <int V, typename T>
 __device__ Vector<T, V> features_of(const Grids& s, const T* table, int64_t sample, const T* point, int c) {
     Vector<T, V> sums = {};
@@ -77,7 +77,7 @@ __device__ Vector<T, V> features_of(const Grids& s, const T* table, int64_t samp
     return sums;
 }
 
-// Call `body(sample, point, inside)` for each point with POINT_LANES lanes; points that are not inside only fill up a warp.
+// Call `body(sample, point, inside)` for each point with POINT_LANES lanes.  Points that are not inside only complete a warp.
 template <typename Body>
 __device__ void for_points(const Grids& s, Body body) {
     const int64_t point = (int64_t(blockIdx.x) * blockDim.x + threadIdx.x) / POINT_LANES;
@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
     });
 }
 
-// How a cell gathers its gradient: as it comes, or in whole numbers of 1 / *unit.
+// How a cell accumulates its gradient: as floating-point numbers, or as integers in units of 1 / *unit.
 template <typename T>
 struct Gather {
     T* table;
@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS)
                     by[2] += dot * cell.x.weight[i] * cell.y.weight[j] * cell.z.slope[k];
                 });
 #pragma unroll
-                for (int coordinate = 0; coordinate < 3; coordinate++)  // registers have no run-time index
+                for (int coordinate = 0; coordinate < 3; coordinate++)  // registers cannot be indexed at run time
 #pragma unroll
                     for (int k = 0; k < 3; k++) slopes[coordinate] += s.axes[3 * g + k] == coordinate ? by[k] : T(0);
             }

@@ -1,7 +1,8 @@
-// Lookup in feature grids and two layers with softplus between, in one pass: nothing between leaves the chip.  Torch-free.
+// Lookup in feature grids and two layers with a softplus between them, fused: intermediate values stay on the chip.
+// Torch-free.
 //
-// Blocks stay and take one tile of points after the other, with the weights in shared memory.  The features of a tile are
-// gathered as in grid_lookup; then each thread has MLP_POINTS points to itself, in registers.
+// Blocks are persistent: each processes one tile of points after the other, with the weights in shared memory.  The features of
+// a tile are gathered as in grid_lookup; then each thread processes MLP_POINTS points in registers.
 #pragma once
 
 #include "grid_lookup.cuh"
@@ -9,17 +10,17 @@
 namespace multi_pose::cuda {
 
 constexpr int MLP_THREADS = 128;
-constexpr int MLP_POINTS = 2;  // weights are read once for these
+constexpr int MLP_POINTS = 2;  // per thread; weights are read once for these
 constexpr int MLP_TILE = MLP_THREADS * MLP_POINTS;
-constexpr int MLP_BLOCKS = 2;  // on a multiprocessor at a time: with three, registers would spill
+constexpr int MLP_BLOCKS = 2;  // per multiprocessor; with three, registers would spill
 
 template <int OUTPUTS>
 struct MlpShared {
     static constexpr int PADDED = (OUTPUTS + 3) / 4 * 4;
-    float4 w1[GRID_MLP_INPUTS][GRID_MLP_HIDDEN / 4];  // transposed, as is w2
+    float4 w1[GRID_MLP_INPUTS][GRID_MLP_HIDDEN / 4];  // transposed, like w2
     float4 w2[GRID_MLP_HIDDEN][PADDED / 4];
     float b1[GRID_MLP_HIDDEN], b2[PADDED];
-    float tile[MLP_THREADS * GRID_MLP_OUTPUTS];  // rows of features, then of outputs; an odd width has no bank conflicts
+    float tile[MLP_THREADS * GRID_MLP_OUTPUTS];  // rows of features, then of outputs; an odd width avoids bank conflicts
 
     __device__ void load_weights(const MlpWeights& net) {
         float *to1 = &w1[0][0].x, *to2 = &w2[0][0].x;
@@ -33,7 +34,7 @@ struct MlpShared {
 };
 
 __device__ inline float softplus(float x) {
-    return (x > 0 ? x : 0.0f) + __logf(1 + __expf(-fabsf(x)));  // the argument of the logarithm is 1 to 2: within 4e-7
+    return (x > 0 ? x : 0.0f) + __logf(1 + __expf(-fabsf(x)));  // the argument of the logarithm is in [1, 2]: accurate to 4e-7
 }
 
 __device__ inline void add_product(float* sums, float factor, const float4& w) {
@@ -46,14 +47,14 @@ __global__ void __launch_bounds__(MLP_THREADS, MLP_BLOCKS)
     __shared__ MlpShared<OUTPUTS> shared;
     constexpr int WIDTH = GRID_MLP_INPUTS + 1, PADDED = MlpShared<OUTPUTS>::PADDED;
     shared.load_weights(net);
-    const int64_t tiles = (s.points + MLP_TILE - 1) / MLP_TILE;  // of a sample
+    const int64_t tiles = (s.points + MLP_TILE - 1) / MLP_TILE;  // per sample
     for (int64_t task = blockIdx.x; task < s.samples * tiles; task += gridDim.x) {
         const int64_t sample = task / tiles, first = sample * s.points + task % tiles * MLP_TILE;
         const int left = s.points - int(task % tiles) * MLP_TILE;
         float x[MLP_POINTS][GRID_MLP_INPUTS];
 #pragma unroll
         for (int r = 0; r < MLP_POINTS; r++) {
-            __syncthreads();  // the tile is free, and on the first round the weights are there
+            __syncthreads();  // the tile is free now and, in the first round, the weights are loaded
             for (int q = threadIdx.x / POINT_LANES; q < MLP_THREADS; q += MLP_THREADS / POINT_LANES) {
                 const int point = r * MLP_THREADS + q, c = threadIdx.x % POINT_LANES * 4;
                 if (point >= left) continue;

@@ -1,6 +1,6 @@
-// The kernels for all types of numbers that the binding calls them with.
+// Instantiates the kernels for all types that the bindings use.
 
-// PyTorch's builder takes the conversions of half precision numbers away; kernels here use them.
+// PyTorch's builder disables the conversions of half-precision numbers, but these kernels use them.
 #undef __CUDA_NO_HALF_CONVERSIONS__
 #undef __CUDA_NO_BFLOAT16_CONVERSIONS__
 

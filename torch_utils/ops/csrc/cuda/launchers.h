@@ -1,6 +1,6 @@
-// What the CUDA kernels do, for whoever calls them: raw pointers to device memory, sizes and a stream.  Torch-free.
+// The interface of the CUDA kernels: raw pointers to device memory, sizes and a stream.  Torch-free.
 //
-// The C++ twins of the same names say what is computed.  Nothing waits for the device; what comes back is the launch's status.
+// The C++ functions of the same names say what is computed.  No function waits for the device; each returns the launch status.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -11,7 +11,7 @@
 
 namespace multi_pose::cuda {
 
-// The type that sums and products of T are kept in.
+// The type in which sums and products of T are computed.
 template <typename T>
 struct Sum {
     using type = float;
@@ -25,7 +25,7 @@ using sum_t = typename Sum<T>::type;
 
 // Bias and activation: float, double, __half, __nv_bfloat16
 
-// Pictures are [samples, pixels, channels] (`last`) or [samples, channels, pixels], of fewer than 2^31 elements each.
+// Pictures are [samples, pixels, channels] (`last`) or [samples, channels, pixels], with fewer than 2^31 elements each.
 template <typename T>
 struct BiasAct {
     const T *scale, *noise, *bias;  // [samples, channels], [samples or 1, pixels], [channels]; each may be null
@@ -35,7 +35,7 @@ struct BiasAct {
     bool last;
 };
 
-// Sums over pixels, and over channels, are stored in parts that do not depend on the device; their order is fixed.
+// Sums over pixels and over channels are stored in parts whose size and order do not depend on the device.
 struct BiasActParts {
     int of_pixels, of_channels;
 };
@@ -52,10 +52,10 @@ cudaError_t bias_act_grad(const BiasAct<T>& op, const T* grad, const T* x, T* gr
 
 // Resampling: float, double, __half, __nv_bfloat16
 
-// Pictures [height, width, channels], of fewer than 2^31 elements each before and after.
+// Pictures are [height, width, channels], with fewer than 2^31 elements each before and after.
 struct Resampling {
     int up_x, up_y, down_x, down_y;
-    int pad_x, pad_y;  // on the left and on top
+    int pad_x, pad_y;  // left and top
     int taps_x, taps_y;
     int height, width, channels, out_height, out_width;
     int64_t samples;
@@ -78,11 +78,11 @@ struct Grids {
 template <typename T>
 cudaError_t grid_lookup(const Grids& shape, const T* table, const T* points, T* out, cudaStream_t stream);
 
-// Adds to grad_table, in whatever order the device takes the points.
+// Adds to grad_table, in any order of the points.
 template <typename T>
 cudaError_t grid_lookup_grad_table(const Grids& shape, const T* grad, const T* points, T* grad_table, cudaStream_t stream);
 
-// Adds the gradient times *unit (in device memory), rounded, to whole numbers, whose sum is the same in any order.
+// Adds the gradient times *unit (in device memory), rounded, to integers, whose sum is the same in any order.
 template <typename T>
 cudaError_t grid_lookup_grad_table_fixed(const Grids& shape, const T* grad, const T* points, const double* unit,
                                          unsigned long long* grad_table, cudaStream_t stream);
@@ -91,7 +91,7 @@ template <typename T>
 cudaError_t grid_lookup_grad_points(const Grids& shape, const T* grad, const T* table, const T* points, T* grad_points,
                                     cudaStream_t stream);
 
-// Lookup and decoder in one: float, GRID_MLP_INPUTS channels, as many hidden features as below, 1 or GRID_MLP_OUTPUTS outputs
+// Lookup and decoder fused: float, GRID_MLP_INPUTS channels, hidden features as below, 1 or GRID_MLP_OUTPUTS outputs
 
 constexpr int GRID_MLP_INPUTS = 32, GRID_MLP_HIDDEN = 64, GRID_MLP_OUTPUTS = 33;
 
@@ -103,7 +103,7 @@ struct MlpWeights {
 cudaError_t grid_mlp(const Grids& shape, const float* table, const float* points, const MlpWeights& net, float* out,
                      cudaStream_t stream);
 
-// Sums along rays: float, double
+// Compositing along rays: float, double
 
 template <typename T>
 cudaError_t composite(const T* weights, const T* features, const int64_t* order, T* out, int64_t rays, int samples,

@@ -1,6 +1,6 @@
-// Up-sample, pad, filter and down-sample pictures, for each output pixel only the taps that meet an input pixel.  Torch-free.
+// Up-sample, pad, filter and down-sample pictures, using only the taps that fall on input pixels.  Torch-free.
 //
-// Neighbouring threads share most of what they read, which the first cache serves.
+// Neighbouring threads share most of the pixels they read, so the L1 cache serves them.
 #pragma once
 
 #include <type_traits>
@@ -9,8 +9,8 @@
 
 namespace multi_pose::cuda {
 
-// The taps that meet a pixel for one output place on an axis: `count` of them, every up-th from `first` on; the first meets
-// number `pixel` of the input, which may be outside.
+// The taps that fall on pixels for one output position on an axis: `count` of them, every up-th from `first` on.  The first
+// falls on input pixel `pixel`, which may be outside.
 struct Taps {
     int first, pixel, count;
 
@@ -23,7 +23,7 @@ struct Taps {
     }
 };
 
-// A thread makes V channels of one output pixel.  UP, DOWN and TAPS are those of both axes where they are not 0.
+// A thread computes V channels of one output pixel.  UP, DOWN and TAPS hold for both axes if they are not 0.
 template <typename T, int V, int UP, int DOWN, int TAPS>
 __global__ void __launch_bounds__(THREADS)
     upfirdn2d_kernel(Resampling s, uint32_t vectors, const T* __restrict__ x, const T* __restrict__ taps, T* __restrict__ out) {
@@ -67,7 +67,7 @@ auto upfirdn2d_kernel_for(const Resampling& s) {
     const auto is = [&](int up, int down) {
         return s.up_x == up && s.up_y == up && s.down_x == down && s.down_y == down && s.taps_x == 4 && s.taps_y == 4;
     };
-    // Those of StyleGAN's networks.
+    // The settings of StyleGAN's networks.
     return is(2, 1)   ? upfirdn2d_kernel<T, V, 2, 1, 4>
            : is(1, 2) ? upfirdn2d_kernel<T, V, 1, 2, 4>
            : is(1, 1) ? upfirdn2d_kernel<T, V, 1, 1, 4>
