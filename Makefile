@@ -9,6 +9,8 @@ INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 
 GPU_OUT ?= gpu-check
+# Most tests use one core each.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: demo test check lint gpu clean
 
@@ -22,7 +24,17 @@ $(INSTALLED): pyproject.toml requirements.txt
 
 # All tests, the slow ones included.  HEADS=1 adds those that render heads (another 1.5 GB of packages).
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+# Style, format and types, in seconds.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# For between two edits: lint, and the tests that take moments.
+check: lint
+	$(PYTEST) -m "not slow"
 
 # Trains on the shipped heads from nothing for a few minutes, and shows what that network and the shipped one make.
 # IMG=… SEG=… are pictures and masks of your own; MINUTES=… says how long to train; run again, it trains on.
