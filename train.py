@@ -26,7 +26,7 @@ from torch_utils.device import select_device
 from training import config as settings
 from training.config import TrainingConfig
 from training.dataset import HeadDataset
-from training.networks_stylegan2 import ARCHITECTURES
+from training.layers import ARCHITECTURES
 from training.regularizers import DENSITY_TYPES
 from training.rendering_settings import ACTIVATIONS
 from training.run_folder import check_unchanged, find_unfinished, read_options

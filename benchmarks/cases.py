@@ -9,7 +9,6 @@ from typing import Any, Callable, Iterator, NamedTuple
 
 import torch
 
-import camera_utils
 from benchmarks.published import published
 from dnnlib.util import construct_class_by_name
 from inference import shapes, synthesis

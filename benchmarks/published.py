@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils.ops import examples
-from training import networks_stylegan2
+from training import discriminator_blocks, layers, synthesis_network
 from training.volumetric_rendering import trigrid
 
 
 @contextlib.contextmanager
 def published(training: bool = False) -> Iterator[None]:
     """Inside, networks compute as published code does, forward and backward."""
-    modulated_conv2d = networks_stylegan2._modulated_conv2d
+    modulated_conv2d = layers.unscaled_modulated_conv2d
 
     def plain_modulated_conv2d(*args, **kwargs):
         return modulated_conv2d(*args, **dict(kwargs, fused_modconv=not training))
@@ -30,9 +30,10 @@ def published(training: bool = False) -> Iterator[None]:
             (trigrid, "split_planes", _split_planes),
             (trigrid, "sample_grids", _sample_grids),
             (trigrid, "sample_decoded", _sample_decoded),
-            (networks_stylegan2, "_memory_format", _memory_format),
-            (networks_stylegan2, "_modulated_conv2d", plain_modulated_conv2d),
-            (networks_stylegan2, "_matrix_for_each_sample", _grouped_convolution),
+            (synthesis_network, "memory_format", _memory_format),
+            (discriminator_blocks, "memory_format", _memory_format),
+            (synthesis_network, "unscaled_modulated_conv2d", plain_modulated_conv2d),
+            (synthesis_network, "_matrix_for_each_sample", _grouped_convolution),
         ):
             stack.enter_context(mock.patch.object(module, name, function))
         yield

@@ -29,7 +29,7 @@ from training.config import PRESETS, R1_INTERVAL, SCENES, TrainingConfig  # noqa
 from training.dataset import HeadDataset  # noqa: E402
 from training.dual_discriminator import filtered_resizing  # noqa: E402
 from training.images import from_uint8  # noqa: E402
-from training.networks_stylegan2 import normalize_second_moment  # noqa: E402
+from training.layers import normalize_second_moment  # noqa: E402
 from training.schedules import ema_decay  # noqa: E402
 from training.snapshots import Grids  # noqa: E402
 

@@ -15,7 +15,7 @@ from benchmarks.published import published
 from camera_utils import orbit_label
 from dnnlib.util import construct_class_by_name
 from torch_utils import custom_ops
-from training import networks_stylegan2
+from training import discriminator_blocks, synthesis_network
 from training.volumetric_rendering import trigrid
 
 CPU = cases.Setting(torch.device("cpu"), quick=True)
@@ -69,12 +69,16 @@ def test_published_arithmetic_is_plain(generator, monkeypatch):
     assert not lookups
 
 
+PATCHED = (trigrid, synthesis_network, discriminator_blocks)
+
+
 def test_everything_is_put_back():
-    before = custom_ops.mode(), dict(vars(trigrid)), dict(vars(networks_stylegan2))
+    before = custom_ops.mode(), [dict(vars(module)) for module in PATCHED]
     with pytest.raises(ZeroDivisionError), published():
-        assert trigrid.sample_grids is not before[1]["sample_grids"]
+        for module, names in zip(PATCHED, before[1]):
+            assert dict(vars(module)) != names, module
         raise ZeroDivisionError
-    assert before == (custom_ops.mode(), dict(vars(trigrid)), dict(vars(networks_stylegan2)))
+    assert before == (custom_ops.mode(), [dict(vars(module)) for module in PATCHED])
 
 
 def work(**changes):

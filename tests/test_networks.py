@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from torch_utils.ops import upfirdn2d
+from training import layers, superresolution
 from training import networks_stylegan2 as nets
-from training import superresolution
 from training.dual_discriminator import DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2, filtered_resizing
 
 TINY = dict(channel_base=256, channel_max=8, num_fp16_res=0)
@@ -39,7 +39,7 @@ def test_fused_and_unfused_modulation_agree(kernel, demodulate, up):
         noise=torch.randn([3, 1, 8 * up, 8 * up]),
         up=up,
         padding=kernel // 2,
-        resample_filter=upfirdn2d.setup_filter(nets.LOWPASS),
+        resample_filter=upfirdn2d.setup_filter(layers.LOWPASS),
         demodulate=demodulate,
         flip_weight=up == 1,
     )
@@ -170,7 +170,7 @@ def test_mapping_refuses_other_shapes():
 # Synthesis and discriminator blocks
 
 
-@pytest.mark.parametrize("architecture", nets.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", layers.ARCHITECTURES)
 def test_synthesis_architectures(architecture):
     network = nets.SynthesisNetwork(w_dim=8, img_resolution=16, img_channels=3, architecture=architecture, **TINY)
     ws = torch.randn([2, network.num_ws, 8], requires_grad=True)
@@ -184,7 +184,7 @@ def test_synthesis_architectures(architecture):
     )
 
 
-@pytest.mark.parametrize("architecture", nets.ARCHITECTURES)
+@pytest.mark.parametrize("architecture", layers.ARCHITECTURES)
 @pytest.mark.parametrize("cls", [DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2])
 def test_discriminator_architectures(cls, architecture):
     network = cls(c_dim=25, img_resolution=32, img_channels=3, seg_resolution=16, architecture=architecture, **TINY)
@@ -265,8 +265,8 @@ def test_resolutions_that_are_no_power_of_two_are_refused(resolution):
 
 
 def test_widths_and_precision_by_resolution():
-    assert [nets.channels_at(r, 32768, 512) for r in (4, 64, 128, 512)] == [512, 512, 256, 64]
-    assert [nets.first_fp16_resolution(512, n) for n in (0, 1, 4, 20)] == [1024, 512, 64, 8]
+    assert [layers.channels_at(r, 32768, 512) for r in (4, 64, 128, 512)] == [512, 512, 256, 64]
+    assert [layers.first_fp16_resolution(512, n) for n in (0, 1, 4, 20)] == [1024, 512, 64, 8]
 
 
 @pytest.mark.parametrize("name", superresolution.LAYOUTS)
@@ -297,7 +297,7 @@ def test_superresolution_takes_the_last_row_of_ws():
 
 
 def test_filtered_resizing_modes():
-    image, f = torch.randn([2, 3, 32, 32]), upfirdn2d.setup_filter(nets.LOWPASS)
+    image, f = torch.randn([2, 3, 32, 32]), upfirdn2d.setup_filter(layers.LOWPASS)
     smooth = F.interpolate(image, size=(12, 12), mode="bilinear", antialias=True)
     plain = F.interpolate(image, size=(12, 12), mode="bilinear", antialias=False)
     assert torch.equal(filtered_resizing(image, 12), smooth)
@@ -309,7 +309,7 @@ def test_filtered_resizing_modes():
 
 def test_classic_resizing_keeps_brightness_and_place():
     ramp = torch.linspace(0, 1, 32)[None, None, None].expand(1, 1, 32, 32)
-    result = filtered_resizing(ramp, 64, upfirdn2d.setup_filter(nets.LOWPASS), filter_mode="classic")
+    result = filtered_resizing(ramp, 64, upfirdn2d.setup_filter(layers.LOWPASS), filter_mode="classic")
     expected = F.interpolate(ramp, size=(64, 64), mode="bilinear")
     torch.testing.assert_close(result[..., 8:-8, 8:-8], expected[..., 8:-8, 8:-8], atol=0.02, rtol=0)
 

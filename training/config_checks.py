@@ -110,6 +110,5 @@ def _check_run(config: "TrainingConfig") -> None:
         raise UserError(f"--desc {config.desc} becomes part of a folder's name and cannot hold a slash")
     if config.gpus > 1 and config.device.startswith("cuda:"):
         raise UserError(
-            f"--device {config.device} is one GPU and --gpus asks for {config.gpus}: leave it out, or set "
-            "CUDA_VISIBLE_DEVICES"
+            f"--device {config.device} is one GPU and --gpus asks for {config.gpus}: leave it out, or set CUDA_VISIBLE_DEVICES"
         )

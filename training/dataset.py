@@ -221,9 +221,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         return self._pixels(self._images, self._image_fnames, decode_image, index), self.get_label(index)
 
-    def _pixels(
-        self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int
-    ) -> np.ndarray:
+    def _pixels(self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int) -> np.ndarray:
         """A picture or mask, uint8 [C, H, H]."""
         pixels = np.atleast_3d(_read(archive, names[self._sources[index]], decode))
         return (pixels[:, ::-1] if index >= self._unmirrored else pixels).transpose(2, 0, 1).copy()

@@ -6,15 +6,9 @@ import torch
 
 from torch_utils import persistence
 from torch_utils.ops import upfirdn2d
-from training.networks_stylegan2 import (
-    LOWPASS,
-    DiscriminatorBlock,
-    DiscriminatorEpilogue,
-    MappingNetwork,
-    channels_at,
-    check_resolution,
-    first_fp16_resolution,
-)
+from training.discriminator_blocks import DiscriminatorBlock, DiscriminatorEpilogue
+from training.layers import LOWPASS, channels_at, check_resolution, first_fp16_resolution
+from training.mapping_network import MappingNetwork
 from training.superresolution import resize
 
 

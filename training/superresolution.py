@@ -7,7 +7,8 @@ import torch.nn.functional as F
 
 from torch_utils import persistence
 from torch_utils.ops import upfirdn2d
-from training.networks_stylegan2 import LOWPASS, SynthesisBlock
+from training.layers import LOWPASS
+from training.synthesis_network import SynthesisBlock
 
 
 class Layout(NamedTuple):

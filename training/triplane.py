@@ -11,18 +11,14 @@ import torch
 import camera_utils
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
-from torch_utils import misc, persistence
+from torch_utils import persistence
 from torch_utils.ops import softplus_mlp
-from training.networks_stylegan2 import (
-    FullyConnectedLayer,
-    Generator,
-    MappingNetwork,
-    SynthesisNetwork,
-    ToRGBLayer,
-    scaled_weights,
-)
+from training.layers import FullyConnectedLayer, scaled_weights
+from training.mapping_network import MappingNetwork
+from training.networks_stylegan2 import Generator
 from training.rendering_settings import GridModel, RenderingSettings
 from training.superresolution import resize
+from training.synthesis_network import SynthesisNetwork, ToRGBLayer
 from training.volumetric_rendering import ray_sampler, renderer, trigrid
 from training.volumetric_rendering.ray_marcher import March
 

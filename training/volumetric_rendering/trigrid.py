@@ -30,9 +30,7 @@ def split_planes(planes: torch.Tensor, depth: int) -> torch.Tensor:
     return cells.permute(0, 3, 5, 1, 2, 4).contiguous().movedim(-1, 2)
 
 
-def sample_grids(
-    grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat_axes: Axes | None = None
-) -> torch.Tensor:
+def sample_grids(grids: torch.Tensor, points: torch.Tensor, box_warp: float, flat_axes: Axes | None = None) -> torch.Tensor:
     """Features [N, M, C] of `points` [N, M, 3] in world units: the mean of the lookups in the three grids.
 
     grids [N, 3, C, D, H, W] span the cube of side `box_warp`; trilinear between the centres of their cells, zeros
