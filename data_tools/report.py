@@ -57,7 +57,7 @@ def check(images: Archive, masks: Archive, sheet: Path) -> tuple[list[str], bool
     """
     for archive in (images, masks):
         if not archive.image_names():
-            raise UserError(f"{archive.path} holds no pictures")
+            raise UserError(f"{archive.path} contains no pictures")
     make_output_dir(sheet.parent)
     labels = read_labels(images)
     found = _Findings()
