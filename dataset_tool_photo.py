@@ -1,4 +1,4 @@
-"""Crop anyone's photos as the training data is cropped, with the camera and the mask of each head."""
+"""Crops anyone's photos in the way the training data are cropped, and adds the camera and mask of each head."""
 
 from pathlib import Path
 
@@ -21,12 +21,12 @@ def _check_resolution(ctx: click.Context, param: click.Parameter, value: int) ->
 @click.option(
     "--source", required=True, type=click.Path(exists=True, path_type=Path), metavar="PHOTO|DIR", help="What to crop."
 )
-@click.option("--dest", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where img/ and seg/ are made.")
+@click.option("--dest", required=True, type=click.Path(path_type=Path), metavar="DIR", help="Where to create img/ and seg/.")
 @click.option(
     "--resolution", type=click.IntRange(32, 4096), callback=_check_resolution, default=512, help="Side of the pictures."
 )
-@click.option("--face", type=WhichFace(), default=LARGEST, help="Which faces of a photo; 2 is the second largest.")
-@click.option("--min-face", type=click.IntRange(min=1), default=MIN_FACE, help="Leave out faces of fewer pixels.")
+@click.option("--face", type=WhichFace(), default=LARGEST, help="Which faces of a photo to use; 2 is the second largest.")
+@click.option("--min-face", type=click.IntRange(min=1), default=MIN_FACE, help="Leave out faces with fewer pixels.")
 @click.option(
     "--landmarker", type=click.Path(path_type=Path), metavar="PATH", help="face_landmarker.task.  [default: found or fetched]"
 )
@@ -34,11 +34,11 @@ def _check_resolution(ctx: click.Context, param: click.Parameter, value: int) ->
     "--segmenter", type=click.Path(path_type=Path), metavar="PATH", help="selfie_segmenter.tflite.  [default: the same]"
 )
 @click.option(
-    "--pose", type=Numbers("yaw", "pitch", "roll", least=2), help="How the head is turned, in degrees, where no face is seen."
+    "--pose", type=Numbers("yaw", "pitch", "roll", least=2), help="Orientation of a head without a visible face, in degrees."
 )
 @click.option("--points", type=Points(), help="With --pose: right eye, left eye and mouth in pixels; or named points.")
-@click.option("--box", type=Numbers("left", "top", "right", "bottom"), help="With --pose: box round head and hair, in pixels.")
-@click.option("--debug", type=bool, default=False, help="Draw what was found and made, in debug/.")
+@click.option("--box", type=Numbers("left", "top", "right", "bottom"), help="With --pose: box around head and hair, in pixels.")
+@click.option("--debug", type=bool, default=False, help="Draw what was found and made into debug/.")
 def main(
     source: Path,
     dest: Path,
@@ -52,15 +52,15 @@ def main(
     box: tuple[float, ...] | None,
     debug: bool,
 ) -> None:
-    """Make a data set of anyone's photos: find the face, estimate its camera, crop, and cut out the person.
+    """Make a data set from anyone's photos: find the face, estimate its camera, crop, and cut out the person.
 
-    DEST/img gets pictures and dataset.json, DEST/seg the masks; dataset_tool_seg.py, train.py and the inversion read them as
-    they are.  Where the crop leaves the photo, the photo is mirrored and blurred.  Needs the package mediapipe.
+    DEST/img gets pictures and dataset.json, DEST/seg the masks.  dataset_tool_seg.py, train.py and the inversion can read them
+    directly.  Where the crop extends beyond the photo, the photo is mirrored and blurred.  Requires the package mediapipe.
 
-    A head from behind or far from the side is shown by hand: --pose with --box (from the chin to the top of the hair), or with
-    --points.  Without names the points are the person's right eye, left eye and mouth, or where they would be behind the head.
-    Named ones are two or more of right-eye, left-eye, nose, mouth, chin, right-ear, left-ear, crown (the person's right and
-    left).  Positive yaw: the face points to the left of the picture.
+    A head seen from behind or far from the side must be given by hand: --pose with --box (from the chin to the top of the
+    hair), or with --points.  Points without names are the person's right eye, left eye and mouth, or where they would be behind
+    the head.  Named points are two or more of right-eye, left-eye, nose, mouth, chin, right-ear, left-ear and crown; right and
+    left are the person's.  With positive yaw the face points to the left of the picture.
 
     \b
       python dataset_tool_photo.py --source me.jpg --dest me --debug true

@@ -1,4 +1,4 @@
-"""Make a data set of photos and head masks for training, or check one."""
+"""Makes a data set for training from photos and head masks, or checks one."""
 
 import io
 import json
@@ -21,24 +21,24 @@ from dnnlib.archive import LABELS_NAME, Archive, ArchiveWriter, read_labels
 from dnnlib.util import is_power_of_two
 from training.images import JPEG_QUALITY
 
-MIN_SIZE, MAX_SIZE = 4, 4096  # pixels of a side: the networks start at 4, and training reads pictures whole
+MIN_SIZE, MAX_SIZE = 4, 4096  # side in pixels: the networks start at 4, and training reads whole pictures
 TRANSFORMS = ("center-crop", "center-crop-wide")
 CHECK_OPTIONS = {"check", "img_source", "seg_source", "sheet"}
 PICTURES_PER_FOLDER = 1000
-CLASSES_SHOWN = 12  # of a class map
+CLASSES_SHOWN = 12  # numbers of a class map that an error lists
 
 
 @dataclass(frozen=True)
 class Framing:
-    """What part of a photo is kept, and its size in pixels; None for `size` takes square photos as they are."""
+    """The part of a photo to keep, and its size in pixels.  With `size` None, square photos are kept as they are."""
 
     size: tuple[int, int] | None = None
-    crop: bool = False  # to the proportions of `size`; otherwise the whole frame is squeezed into it
+    crop: bool = False  # crop to the proportions of `size`; otherwise the whole photo is squeezed into it
 
     def apply(self, image: Image.Image, mask: Image.Image) -> tuple[Image.Image, Image.Image]:
-        """The image (RGB) and its mask (L, of any size), cut alike and as large as `size` on a black square.
+        """Crop the image (RGB) and its mask (L, of any size) alike, resize both to `size`, and put them on a black square.
 
-        The image is resized with Lanczos, the mask with a triangle: its weights are positive, so nothing rings.
+        The image is resized with Lanczos, the mask with a triangle filter, whose weights are positive so that it cannot ring.
         """
         size = self.size or image.size
         box = _centred_box(image.size, size) if self.crop else (0, 0, *image.size)
@@ -53,7 +53,7 @@ class Framing:
 class Output:
     """How the pictures are written."""
 
-    ext: str  # of images; masks are always PNG, since JPEG blurs their edge
+    ext: str  # of images; masks are always PNG, because JPEG blurs their edges
     use_basename: bool
 
     def stem(self, index: int, source_name: str) -> str:
@@ -72,16 +72,16 @@ def convert(
     output: Output,
     max_images: int | None = None,
 ) -> list[str]:
-    """Write the pairs of the two sources, with the labels of the first, and return a report, line by line.
+    """Write the pairs of the two sources with the labels of the first, and return the lines of a report.
 
-    A pair that cannot be used is left out and counted.  UserError if that leaves nothing; then nothing is written.
+    Pairs that cannot be used are left out and counted.  Raises UserError if none remain; then nothing is written.
     """
     left_out, mended = Tally(), Tally()
     labels = read_labels(images)
     pairs = _usable_pairs(images, masks, labels, left_out)
     if output.use_basename:
         _refuse_clashes(pairs)
-    written: list[tuple[str, str]] = []  # new name, source name
+    written: list[tuple[str, str]] = []  # (new name, source name)
     with ArchiveWriter(img_dest) as img_writer, ArchiveWriter(seg_dest) as seg_writer:
         for ready in _ready_pairs(images, masks, pairs, framing, output.ext, left_out, mended, max_images):
             name = output.stem(len(written), ready.pair.image)
@@ -125,7 +125,7 @@ def _usable_pairs(images: Archive, masks: Archive, labels: dict[str, list[float]
 
 
 def _in_picture_widths(label: list[float], ready: "_Ready", mended: Tally) -> list[float]:
-    """The label with intrinsics in pixels of the source divided by its width; UserError where that would not hold."""
+    """Convert intrinsics from pixels of the source to picture widths.  Raises UserError if the photo is not square."""
     if not is_in_pixels(label):
         return label
     width, height = ready.source_size
@@ -148,14 +148,14 @@ def _refuse_clashes(pairs: list[Pair]) -> None:
 
 @dataclass(frozen=True)
 class _Ready:
-    """A pair as it will be written."""
+    """A pair in the form in which it will be written."""
 
     pair: Pair
     source_size: tuple[int, int]  # pixels
     size: tuple[int, int]
     image: bytes
     mask: bytes
-    scaled: bool  # the mask was 0 and 1
+    scaled: bool  # the mask contained 0 and 1 instead of 0 and 255
 
 
 def _ready_pairs(
@@ -168,9 +168,9 @@ def _ready_pairs(
     mended: Tally,
     max_images: int | None,
 ) -> Iterator[_Ready]:
-    """Resized and encoded pairs, at most `max_images`, all of one size; the others are counted in `left_out`.
+    """Yield at most `max_images` resized and encoded pairs, all of one size.  The others are counted in `left_out`.
 
-    Masks of 0 and 1 are scaled and counted in `mended`; UserError for maps of other classes.
+    Masks of 0 and 1 are scaled and counted in `mended`.  Raises UserError for maps of other classes.
     """
 
     def prepare(pair: Pair) -> _Ready | Unusable:
@@ -220,7 +220,7 @@ def _shortened(classes: list[int]) -> str:
 
 def _check_size(name: str, size: tuple[int, int]) -> None:
     if size[0] != size[1] or not _is_allowed_size(size[0]):
-        raise UserError(f"{name} is {size[0]}x{size[1]}, which is no square power of two; give --resolution, such as 512x512")
+        raise UserError(f"{name} is {size[0]}x{size[1]}, not a square power of two; give --resolution, such as 512x512")
 
 
 def _is_allowed_size(pixels: int) -> bool:
@@ -228,7 +228,7 @@ def _is_allowed_size(pixels: int) -> bool:
 
 
 def _centred_box(size: tuple[int, int], proportions: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The largest box (left, top, right, bottom) of these proportions in the middle of a picture, in whole pixels."""
+    """The largest centred box (left, top, right, bottom) of these proportions, in whole pixels."""
     width = min(size[0], max(1, round(size[1] * proportions[0] / proportions[1])))
     height = min(size[1], max(1, round(size[0] * proportions[1] / proportions[0])))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
@@ -248,7 +248,7 @@ def _encode(picture: Image.Image, ext: str) -> bytes:
     if ext == "jpg":
         picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
     else:
-        picture.save(buffer, "PNG", compress_level=1)  # quick to write and to read, and half the size of none
+        picture.save(buffer, "PNG", compress_level=1)  # fast to write and to read, and half the size of level 0
     return buffer.getvalue()
 
 
@@ -267,7 +267,7 @@ def _framing(resolution: tuple[int, int] | None, transform: str | None) -> Frami
 
 
 def _destinations(ctx: click.Context) -> tuple[Path, Path]:
-    """--img_dest and --seg_dest, if they are given and keep clear of each other and of the sources."""
+    """Check --img_dest and --seg_dest: both must be given, and they must not overlap each other or the sources."""
     for name in ("img_dest", "seg_dest"):
         if ctx.params[name] is None:
             raise click.UsageError(f"--{name} is missing (or --check, to look at a data set without writing one)")
@@ -299,15 +299,15 @@ PLACE: dict[str, Any] = {"type": click.Path(path_type=Path), "metavar": "DIR|ZIP
 
 @cli.command()
 @click.option("--img_source", required=True, help="Photos, with their labels in dataset.json.", **PLACE)
-@click.option("--seg_source", required=True, help="Masks of the same names, whatever the extension.", **PLACE)
-@click.option("--img_dest", help="Where images and labels are written; zips are not compressed.", **PLACE)
-@click.option("--seg_dest", help="Where masks are written.", **PLACE)
+@click.option("--seg_source", required=True, help="Masks with the same names; extensions may differ.", **PLACE)
+@click.option("--img_dest", help="Where to write images and labels; zips are not compressed.", **PLACE)
+@click.option("--seg_dest", help="Where to write masks.", **PLACE)
 @click.option("--resolution", type=cli.Pair(), help="Size of all pictures.  [default: as they are, if all have one size]")
 @click.option("--transform", type=click.Choice(TRANSFORMS), metavar="|".join(TRANSFORMS), help="What to keep.  [default: all]")
-@click.option("--max-images", type=click.IntRange(min=1), help="Write no more pairs than this.")
+@click.option("--max-images", type=click.IntRange(min=1), help="Write at most this many pairs.")
 @click.option("--use_basename", type=bool, default=False, help="Keep names instead of 00000/img00000000.")
 @click.option("--ext", type=click.Choice(["png", "jpg"]), default="png", help="Format of images; masks are always png.")
-@click.option("--check", is_flag=True, help="Write no data set: look for faults in one.")
+@click.option("--check", is_flag=True, help="Check a data set for faults instead of writing one.")
 @click.option(
     "--sheet", type=click.Path(path_type=Path), help="Contact sheet of --check.  [default: IMG_SOURCE_check.png here]"
 )
@@ -326,17 +326,17 @@ def main(
     check: bool,
     sheet: Path | None,
 ) -> None:
-    """Make a data set for training of photos and head masks, or check one.
+    """Make a data set for training from photos and head masks, or check one.
 
-    Images and masks pair by name.  Images become RGB, what is transparent in them black.  Masks become grey, 255 for the
-    head: from their alpha, or their luminance; 0 and 1 are scaled.  Labels are kept as they are, so they must hold for the
-    pictures that are written; only intrinsics in pixels of square photos are divided by the picture's width.  What lacks
-    its counterpart or its label, or cannot be read, is left out and counted.
+    Images and masks are paired by name.  Images become RGB, with black where they are transparent.  Masks become grey, with 255
+    for the head: from their alpha, or else their luminance; masks of 0 and 1 are scaled.  Labels are kept unchanged, so they
+    must be valid for the pictures that are written; only intrinsics in pixels of square photos are divided by the picture's
+    width.  Images and masks that lack a counterpart or a label, or cannot be read, are left out and counted.
 
-    --transform center-crop keeps the middle square; center-crop-wide keeps the middle part of the proportions of
-    --resolution, black above and below.
+    --transform center-crop keeps the central square.  center-crop-wide keeps the central part with the proportions of
+    --resolution, with black above and below.
 
-    --check prints a report, draws a contact sheet with every camera, and exits with 1 if it finds faults.
+    --check prints a report, draws a contact sheet that shows every camera, and exits with code 1 if it finds faults.
 
     \b
       python dataset_tool_seg.py --img_source photos/img --seg_source photos/seg \\
@@ -345,13 +345,13 @@ def main(
     """
     if img_source.resolve() == seg_source.resolve():
         raise click.UsageError("--img_source and --seg_source are the same")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photos are fine; the limit at twice its size stays
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large photos are fine; the limit at twice the size stays
     with Archive(img_source) as images, Archive(seg_source) as masks:
         if check:
             _check_command(ctx, images, masks, sheet)
             return
         if sheet is not None:
-            raise click.UsageError("--sheet is of use with --check only")
+            raise click.UsageError("--sheet only works together with --check")
         framing = _framing(resolution, transform)
         img_dest, seg_dest = _destinations(ctx)
         report = convert(images, masks, img_dest, seg_dest, framing, Output(ext, use_basename), max_images)

@@ -1,4 +1,4 @@
-"""A style-mixing sheet: which layers of the generator hold what, seen from the front, the side and the back."""
+"""Style mixing: shows what the layers of a generator control, from the front, the side and the back."""
 
 import click
 import numpy as np
@@ -14,7 +14,7 @@ from training.images import picture, save_image, tile
 @click.option("--seeds", help="The two faces, A,B", type=cli.Seeds(), default="521,329")
 @click.option("--outdir", help="Where to write seedAAAA-seedBBBB.png", metavar="DIR", required=True)
 @trunc_option(0.7)
-@click.option("--layers", help="Columns: layers from k on are the second face's", type=cli.Seeds(), default="0,2,3,4,6,8")
+@click.option("--layers", help="Columns: layers from k on come from B", type=cli.Seeds(), default="0,2,3,4,6,8")
 @click.option("--views", help="Rows: yaws in degrees, or front, side, back", default="front,45,back")
 @network_options
 def main(
@@ -30,19 +30,19 @@ def main(
     image_mode: str,
     **loading: object,
 ) -> None:
-    """Mix two faces: each column takes the layers from k on from the second face, the earlier ones from the first.
+    """Mix the styles of two faces: each column takes the layers from k on from the second face and the others from the first.
 
-    The column of layer 0 is the second face.  Rows are views.
+    The column of layer 0 is the second face.  Each row is a view.
 
     \b
     python gen_interpolation.py --network PKL --trunc 0.7 --outdir out --seeds 521,329
     """
     if len(seeds) != 2:
-        raise UserError(f"--seeds takes two seeds, A,B, and got {len(seeds)}")
+        raise UserError(f"--seeds takes two seeds, A,B, but got {len(seeds)}")
     rows = synthesis.still_views(views)
     G = synthesis.load_generator(network, **loading)
     if max(layers) > G.backbone.num_ws:
-        raise UserError(f"--layers: this network has {G.backbone.num_ws} layers, there is no layer {max(layers)}")
+        raise UserError(f"--layers: this network has {G.backbone.num_ws} layers, so there is no layer {max(layers)}")
     folder = make_output_dir(outdir)
     camera = synthesis.orbit(G, fov_deg)
     conditioning = synthesis.conditioning_label(camera, pose_cond)

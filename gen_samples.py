@@ -1,4 +1,4 @@
-"""Pictures of random heads: for each seed a strip of five views from the front to the back, and its shape if asked."""
+"""Renders random heads: a strip of five views per seed, from the front to the back, and optionally the shape."""
 
 from pathlib import Path
 
@@ -36,10 +36,10 @@ def main(
     scale: float,
     **loading: object,
 ) -> None:
-    """Draw a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) of each seed.
+    """Render a strip of five views (yaw 0, -45, -90, -135 and -180 degrees) for each seed.
 
-    With --shapes true the density (.mrc) or a mesh in metres is written beside each strip: with a texture and the first
-    view's camera (.glb), coloured by the vertex (.ply, .obj), or closed and in millimetres for printing (.stl).
+    With --shapes true, the shape is written beside each strip: the density volume (.mrc), or a mesh in metres with a texture
+    and the first view's camera (.glb) or with vertex colours (.ply, .obj), or a closed mesh in millimetres for printing (.stl).
 
     \b
     python gen_samples.py --network PKL --seeds 0-3 --outdir out --trunc 0.7 --shapes true

@@ -1,4 +1,4 @@
-"""Videos of random heads: a camera that turns or sways about a grid of faces, each of which may change into others."""
+"""Renders videos of random heads: a camera turns or sways around a grid of faces, which may change from seed to seed."""
 
 from pathlib import Path
 
@@ -16,20 +16,20 @@ from meshes.head_file import save_shape
 @cli.command()
 @click.option("--seeds", help="Random seeds, such as 0-3,7", type=cli.Seeds(), required=True)
 @click.option("--outdir", help="Where to write interpolation.mp4, or seedNNNN.mp4 with --interpolate false", metavar="DIR")
-@click.option("--output", help="Write the one video to this file instead", metavar="FILE.mp4")
+@click.option("--output", help="Write a single video to this file instead", metavar="FILE.mp4")
 @click.option(
     "--cfg",
-    help="Camera path: Head turns all round, the others sway",
+    help="Camera path: Head makes a full turn, the others sway",
     type=click.Choice(list(synthesis.CAMERA_PATHS)),
     default="FFHQ",
 )
 @trunc_option(1.0)
-@click.option("--interpolate", help="One video through all seeds, or one for each", metavar="BOOL", type=bool, default=True)
+@click.option("--interpolate", help="One video through all seeds, or one per seed", metavar="BOOL", type=bool, default=True)
 @click.option("--grid", help="Columns and rows of faces", type=cli.Pair(), default="1x1")
-@click.option("--num-keyframes", help="Seeds a cell goes through  [default: seeds / cells]", type=click.IntRange(min=1))
+@click.option("--num-keyframes", help="Seeds that each cell shows  [default: seeds / cells]", type=click.IntRange(min=1))
 @click.option("--w-frames", help="Frames from one seed to the next", type=click.IntRange(min=1), default=240)
-@click.option("--shuffle-seed", help="Shuffle the seeds by this one", type=click.IntRange(min=0, max=2**32 - 1))
-@click.option("--fps", help="Frames a second", type=click.IntRange(min=1), default=60)
+@click.option("--shuffle-seed", help="Shuffle the seeds with this seed", type=click.IntRange(min=0, max=2**32 - 1))
+@click.option("--fps", help="Frames per second", type=click.IntRange(min=1), default=60)
 @shape_options
 @network_options
 def main(
@@ -56,9 +56,9 @@ def main(
     scale: float,
     **loading: object,
 ) -> None:
-    """Film the faces of the seeds in a grid, as an H.264 mp4.
+    """Film the faces of the seeds in a grid and write an H.264 mp4.
 
-    With fewer cells than seeds each cell goes through several seeds, and the video ends where it began.
+    If there are fewer cells than seeds, each cell passes through several seeds, and the video ends where it began.
 
     \b
     python gen_videos.py --network PKL --seeds 0-3 --grid 2x2 --outdir=out --cfg Head --trunc 0.7
@@ -95,20 +95,20 @@ def plan_videos(
     num_keyframes: int | None,
     shuffle_seed: int | None,
 ) -> dict[Path, list[list[int]]]:
-    """Which file shows what: the seeds that each cell of its grid goes through.  Refuses options that contradict."""
+    """Map each output file to the seeds that each cell of its grid passes through.  Refuses contradictory options."""
     if outdir is None and output is None:
         raise click.UsageError("give --outdir DIR or --output FILE.mp4")
     if outdir is not None and output is not None:
-        raise click.UsageError("--outdir and --output are two ways to say where the video goes: give one")
+        raise click.UsageError("--outdir and --output both say where the video goes; give only one of them")
     if output is not None and (Path(output).suffix.lower() != ".mp4" or Path(output).is_dir()):
-        raise click.UsageError(f"--output {output}: videos are written as .mp4 files, and this is not the name of one")
+        raise click.UsageError(f"--output {output} is not the name of an .mp4 file, the only format of videos")
     if interpolate:
         cells = videos.keyframe_seeds(seeds, grid[0] * grid[1], num_keyframes, shuffle_seed)
         return {Path(output or Path(outdir) / "interpolation.mp4"): cells}
     if grid != (1, 1) or num_keyframes is not None or shuffle_seed is not None:
-        raise click.UsageError("--grid, --num-keyframes and --shuffle-seed are for --interpolate true")
+        raise click.UsageError("--grid, --num-keyframes and --shuffle-seed only work with --interpolate true")
     if output is not None and len(seeds) > 1:
-        raise click.UsageError("--output names one file and --interpolate false makes one for each seed: use --outdir")
+        raise click.UsageError("--output names a single file, but --interpolate false writes one per seed; use --outdir")
     return {Path(output or Path(outdir) / f"seed{seed:04d}.mp4"): [[seed]] for seed in seeds}
 
 

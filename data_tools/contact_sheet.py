@@ -1,4 +1,4 @@
-"""Pictures of a data set with what their labels say drawn on them, so that a wrong camera or mask is seen at a glance."""
+"""Draws what the labels of a data set say onto its pictures, so that a wrong camera or mask is easy to spot."""
 
 import os
 
@@ -10,22 +10,22 @@ import camera_utils
 from training.images import save_image, tile
 
 COLUMNS = 8
-CELL = 256  # pixels of a picture's side
+CELL = 256  # side of a picture in pixels
 CAPTION_HEIGHT = 30
-AXIS_LENGTH = 0.12  # world units, a third of a head's width or so
+AXIS_LENGTH = 0.12  # world units, about a third of a head's width
 AXIS_COLOURS = ("#ff4040", "#40ff40", "#5080ff")  # x, y, z
 OUTLINE_COLOUR = (255, 230, 0)
-SHADE_COLOUR = (40, 20, 90)  # of what the mask leaves out
+SHADE_COLOUR = (40, 20, 90)  # for everything outside the mask
 FAULT_COLOUR = "#ff2020"
-MAP_RADIUS = 24  # pixels, of the orbit seen from above
+MAP_RADIUS = 24  # radius in pixels of the orbit as seen from above
 
 
 def draw_cell(image: Image.Image, mask: Image.Image, label: torch.Tensor | None, name: str, is_faulty: bool) -> np.ndarray:
-    """One picture (RGB, mask L) as a uint8 array [CELL + CAPTION_HEIGHT, CELL, 3].
+    """Draw one picture (RGB, mask L) as a uint8 array [CELL + CAPTION_HEIGHT, CELL, 3].
 
-    The mask is outlined and the rest shaded; the world's axes x, y, z are drawn from the origin in red, green and blue
-    as the camera `label` [25] sees them, a map in the corner shows the camera from above (the face looks down), and the
-    caption gives name and angles.  `is_faulty` puts a red frame around it.
+    The mask is outlined and the rest shaded.  The axes x, y and z of the world are drawn from the origin in red, green and
+    blue, as seen by the camera `label` [25].  A map in the corner shows the camera from above (the face looks down), and the
+    caption gives name and angles.  `is_faulty` adds a red frame.
     """
     picture = _shade(_fit(image), _fit(mask))
     cell = Image.new("RGB", (CELL, CELL + CAPTION_HEIGHT))
@@ -45,12 +45,12 @@ def draw_cell(image: Image.Image, mask: Image.Image, label: torch.Tensor | None,
 
 
 def draw_sheet(cells: list[np.ndarray], path: str | os.PathLike) -> None:
-    """Write the cells of `draw_cell` as one picture file."""
+    """Write cells made by `draw_cell` into one picture file."""
     save_image(tile(np.stack(cells), min(COLUMNS, len(cells))), path)
 
 
 def _fit(picture: Image.Image) -> Image.Image:
-    """Squeezed into a square, as the labels see it: their coordinates are in widths and heights of the picture."""
+    """Resize to a square, as labels see pictures: their coordinates are in widths and heights of the picture."""
     return picture.resize((CELL, CELL), Image.Resampling.BILINEAR)
 
 
@@ -67,9 +67,9 @@ def _draw_axes(draw: ImageDraw.ImageDraw, label: torch.Tensor) -> None:
     points = torch.cat([torch.zeros(1, 3), AXIS_LENGTH * torch.eye(3)]).to(label.dtype)
     places, depth = camera_utils.project_points(label[None], points)
     if (depth <= 0).any() or (places.abs() > 10).any():
-        return  # behind the camera or far outside: the report says so
+        return  # behind the camera or far outside, which the report mentions
     (origin, *tips), depths = [tuple(place) for place in (places[0] * CELL).tolist()], depth[0].tolist()
-    for axis in sorted(range(3), key=lambda axis: -depths[axis + 1]):  # the nearest is drawn last
+    for axis in sorted(range(3), key=lambda axis: -depths[axis + 1]):  # the nearest axis is drawn last
         tip = tips[axis]
         draw.line([origin, tip], fill=AXIS_COLOURS[axis], width=3)
         draw.text((tip[0] + 3, tip[1] - 5), "xyz"[axis], fill=AXIS_COLOURS[axis])
@@ -77,7 +77,7 @@ def _draw_axes(draw: ImageDraw.ImageDraw, label: torch.Tensor) -> None:
 
 
 def _draw_map(draw: ImageDraw.ImageDraw, label: torch.Tensor) -> None:
-    """The orbit from above: head in the middle, z (where the face looks) down, the camera and its line of sight."""
+    """Draw the orbit from above: head in the middle, z (where the face looks) down, the camera and its line of sight."""
     middle_x, middle_y = CELL - MAP_RADIUS - 8, MAP_RADIUS + 8
     cam2world = camera_utils.unpack_label(label)[0]
     scale = MAP_RADIUS / camera_utils.DEFAULT_RADIUS

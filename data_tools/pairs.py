@@ -1,4 +1,4 @@
-"""Photos and their masks as people have them: found by name, decoded whatever their kind, many at a time."""
+"""Finds images and their masks by name and decodes them, whatever their format, in parallel."""
 
 import collections
 import os
@@ -12,8 +12,8 @@ from dnnlib import UserError
 from dnnlib.archive import Archive, stem
 from training.decoding import decode_image, decode_mask
 
-EXAMPLES_SHOWN = 3  # names beside each count
-MAX_CLASS = 63  # a mask no level of which is over it holds numbers of classes; faint edges alone make no mask
+EXAMPLES_SHOWN = 3  # names shown beside each count
+MAX_CLASS = 63  # a mask without higher levels holds class numbers; faint edges alone make no mask
 
 
 @dataclass(frozen=True)
@@ -25,25 +25,25 @@ class Pair:
 
 
 class Tally:
-    """Counts by kind, with a few names of each to look at."""
+    """Counts by kind, with the names of a few examples."""
 
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = collections.defaultdict(list)
         self._counts: collections.Counter = collections.Counter()
 
     def add(self, kind: str, name: str = "", count: int = 1) -> None:
-        """`count` more of `kind`, such as `name`."""
+        """Count `count` more of `kind`, with `name` as an example."""
         self._counts[kind] += count
         if name and len(self._names[kind]) < EXAMPLES_SHOWN:
             self._names[kind].append(name)
 
     @property
     def total(self) -> int:
-        """Of all kinds together."""
+        """The total count of all kinds."""
         return self._counts.total()
 
     def lines(self) -> list[str]:
-        """``image without a mask: 7 (a.png, b.png, c.png, ...)`` for each kind, the most frequent first."""
+        """A line ``image without a mask: 7 (a.png, b.png, c.png, ...)`` for each kind, the most frequent first."""
         lines = []
         for kind, count in self._counts.most_common():
             names = self._names[kind] + ["..."] * (len(self._names[kind]) < count)
@@ -53,7 +53,7 @@ class Tally:
 
 
 class Unusable(Exception):
-    """A pair that cannot be used; `kind` is for counting, `name` says which file, and `detail` why, if that says more."""
+    """A pair that cannot be used.  `kind` is for counting, `name` is the file, and `detail` may give the reason."""
 
     def __init__(self, kind: str, name: str, detail: str = ""):
         super().__init__(kind)
@@ -62,7 +62,7 @@ class Unusable(Exception):
 
 
 def pair_by_name(images: Archive, masks: Archive, left_out: Tally) -> list[Pair]:
-    """Images and masks whose relative names agree but for the extension, sorted; the others are counted in `left_out`."""
+    """Match images and masks whose relative names agree apart from the extension.  The rest is counted in `left_out`."""
     image_of = _by_stem(images, "image", left_out)
     mask_of = _by_stem(masks, "mask", left_out)
     for name in sorted(image_of.keys() - mask_of.keys()):
@@ -73,9 +73,9 @@ def pair_by_name(images: Archive, masks: Archive, left_out: Tally) -> list[Pair]
 
 
 def load_pair(images: Archive, masks: Archive, pair: Pair) -> tuple[Image.Image, Image.Image]:
-    """The image as RGB and the mask as L, upright; Unusable if one cannot be read or their shapes differ.
+    """Read the image as RGB and the mask as L, both upright.  Raises Unusable if one is unreadable or their shapes differ.
 
-    The two may differ in size: where their proportions agree, to a pixel, one is a reduction of the other.
+    Their sizes may differ as long as the proportions agree to a pixel, so that one is a reduced version of the other.
     """
     image = _load(images, pair.image, decode_image, "image")
     mask = _load(masks, pair.mask, decode_mask, "mask")
@@ -92,7 +92,7 @@ def highest_level(mask: Image.Image) -> int:
 
 
 def mask_classes(mask: Image.Image) -> list[int]:
-    """The classes that a mask (L) holds instead of levels up to 255, such as [0, 1], in order; empty for any other mask."""
+    """The class numbers, such as [0, 1], in a mask (L) that holds them instead of levels up to 255.  Empty for other masks."""
     most = highest_level(mask)
     if not 0 < most <= MAX_CLASS:
         return []
@@ -100,9 +100,9 @@ def mask_classes(mask: Image.Image) -> list[int]:
 
 
 def map_in_order(function: Callable[[Any], Any], items: Iterable) -> Iterator[Any]:
-    """`function` of each item, in order, on threads; only a few results wait at any time, however many items there are.
+    """Apply `function` to each item on threads, and yield the results in order.  Only a few results are kept in memory.
 
-    An exception of `function` is raised when its turn comes.  Pillow and zlib let other threads run while they work.
+    An exception raised by `function` is raised when its turn comes.  Pillow and zlib let other threads run while they work.
     """
     workers = min(os.cpu_count() or 1, 8)
     pool = ThreadPoolExecutor(workers)

@@ -1,4 +1,4 @@
-"""What is wrong with a data set, what its cameras are like, and a contact sheet to see both: `dataset_tool_seg.py --check`."""
+"""The report of `dataset_tool_seg.py --check`: faults of a data set, statistics of its cameras, and a contact sheet."""
 
 import collections
 import math
@@ -18,32 +18,32 @@ from dnnlib.archive import LABELS_NAME, Archive, read_labels
 from dnnlib.util import is_power_of_two, make_output_dir
 
 SHEET_SAMPLES = 40
-ORTHONORMAL_TOLERANCE = 0.01  # rotations fitted to photos are off by 0.003 in published labels
+ORTHONORMAL_TOLERANCE = 0.01  # the rotations of published labels were fitted to photos and are off by 0.003
 RADIUS_TOLERANCE = 0.1 * DEFAULT_RADIUS
 FOCAL_TOLERANCE = 0.1 * DEFAULT_FOCAL
 CENTRE_TOLERANCE = 0.05  # of the principal point, in picture widths
-HEAD_LEVEL = 128  # a mask that nowhere reaches it marks no head
-PIXEL_FOCAL = 50  # a focal length over it is in pixels; in picture widths it is about 4
+HEAD_LEVEL = 128  # a mask that reaches it nowhere contains no head
+PIXEL_FOCAL = 50  # larger focal lengths must be in pixels; in picture widths they are about 4
 YAW_BIN = 15  # degrees
-BAR_LENGTH = 40  # characters of the fullest bin
+BAR_LENGTH = 40  # characters of the longest bar
 
 
 _NO_ROTATION = "label whose rotation is not orthonormal"
 _MIRROR_IMAGE = "label whose rotation is a mirror image (negative determinant)"
 _LOOKS_AWAY = "camera that does not see the origin (are its axes x right, y down, z forward?)"
-UNUSABLE_LABELS = (_NO_ROTATION, _MIRROR_IMAGE, _LOOKS_AWAY)  # no head can be where such cameras look
+UNUSABLE_LABELS = (_NO_ROTATION, _MIRROR_IMAGE, _LOOKS_AWAY)  # cameras like these cannot see a head
 
 
 @dataclass
 class _Findings:
     faults: Tally = field(default_factory=Tally)
-    faulty: set[str] = field(default_factory=set)  # images with a fault in their label
+    faulty: set[str] = field(default_factory=set)  # images whose label has a fault
     sizes: dict[str, collections.Counter] = field(default_factory=lambda: collections.defaultdict(collections.Counter))
 
 
 @dataclass
 class _Seen:
-    """What one pair that can be read looks like."""
+    """Facts about one readable pair."""
 
     sizes: dict[str, tuple[int, int]]
     mask_fault: str | None
@@ -51,13 +51,13 @@ class _Seen:
 
 
 def check(images: Archive, masks: Archive, sheet: Path) -> tuple[list[str], bool]:
-    """Read a whole data set; write a contact sheet to `sheet`, and return a report, line by line, and whether it is sound.
+    """Read a whole data set and write a contact sheet to `sheet`.  Returns the lines of a report, and whether it is sound.
 
-    UserError if there is nothing to look at: a source without pictures, or a dataset.json that is not one.
+    Raises UserError if there is nothing to check: a source without pictures, or an invalid dataset.json.
     """
     for archive in (images, masks):
         if not archive.image_names():
-            raise UserError(f"{archive.path} holds no pictures")
+            raise UserError(f"{archive.path} contains no pictures")
     make_output_dir(sheet.parent)
     labels = read_labels(images)
     found = _Findings()
@@ -79,7 +79,7 @@ def check(images: Archive, masks: Archive, sheet: Path) -> tuple[list[str], bool
 
 
 def label_faults(labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What is out of the ordinary with labels [N, 25]: a bool [N] for each kind of fault."""
+    """Find unusual labels among [N, 25].  Returns a bool [N] for each kind of fault."""
     cam2world, intrinsics = camera_utils.unpack_label(labels)
     rotation, position = cam2world[:, :3, :3], cam2world[:, :3, 3]
     drift = (rotation @ rotation.mT - torch.eye(3, dtype=labels.dtype)).abs().amax((1, 2))
@@ -104,7 +104,7 @@ def label_faults(labels: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def yaw_histogram(yaw: torch.Tensor) -> list[str]:
-    """Bars of text for angles [N] in degrees within [-180, 180]."""
+    """A text histogram of angles [N] in degrees within [-180, 180]."""
     edges = np.arange(-180, 181, YAW_BIN)
     counts = np.histogram(yaw.numpy(), bins=edges)[0]
     unit = max(counts.max(), 1) / BAR_LENGTH
@@ -113,7 +113,7 @@ def yaw_histogram(yaw: torch.Tensor) -> list[str]:
 
 
 def _check_labels(images: Archive, labels: dict[str, list[float]] | None, found: _Findings) -> dict[str, torch.Tensor]:
-    """The labels [25], float64, that can be looked at, by image; the others, and what is wrong with these, are counted."""
+    """Count missing and faulty labels.  Returns those that can be used further, by image, as float64 [25]."""
     if labels is None:
         found.faults.add("data set without labels", LABELS_NAME)
         return {}
@@ -176,7 +176,7 @@ def _check_pictures(
 
 
 def mask_fault(mask: Image.Image) -> str | None:
-    """What kind of fault a mask (L) has, or None."""
+    """The kind of fault that a mask (L) has, or None."""
     classes = mask_classes(mask)
     if classes:
         return "mask that is a map of classes" if classes[-1] > 1 else "mask of 0 and 1 instead of 0 and 255"
@@ -184,7 +184,7 @@ def mask_fault(mask: Image.Image) -> str | None:
 
 
 def _spread(pairs: list[Pair], cameras: dict[str, torch.Tensor]) -> dict[str, None]:
-    """The images for the contact sheet, from left to right by yaw: evenly spaced among all, those without a camera last."""
+    """The images for the contact sheet, evenly spaced in the order of their yaws, with those without a camera last."""
 
     def yaw(name: str) -> float:
         return camera_utils.yaw_pitch_roll_degrees(cameras[name])[0].item() if name in cameras else math.inf
@@ -215,7 +215,7 @@ def _sizes(sizes: collections.Counter) -> str:
 
 
 def _notes(sizes: dict[str, collections.Counter]) -> list[str]:
-    """What training would refuse and a run of the tool without --check mends."""
+    """Notes on what training would refuse and a conversion would fix."""
     odd = [size for size in sizes["image"] if size[0] != size[1] or not is_power_of_two(size[0])]
     if odd:
         return [f"note: {odd[0][0]}x{odd[0][1]} is no square power of two; convert with --resolution before training"]

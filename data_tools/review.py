@@ -1,4 +1,4 @@
-"""A look at the data before the first step: what cannot be learned from is refused, what is odd is said in a line."""
+"""Inspects the data before training: refuses what nothing can be learned from, and reports what is odd in one line each."""
 
 import collections
 
@@ -12,15 +12,15 @@ from dnnlib import UserError
 from training.dataset import HeadDataset
 
 MASKS_LOOKED_AT = 100
-TOO_MANY = 0.5  # of what was looked at: a fault of so many is how the data was made, not an accident
-_ADVICE = "dataset_tool_seg.py mends or lists them (--check), --accept-data true trains all the same"
+TOO_MANY = 0.5  # share of the inspected data; a fault this frequent comes from how the data were made
+_ADVICE = "dataset_tool_seg.py fixes or lists the faults (--check), and --accept-data true trains anyway"
 
 
 def review(dataset: HeadDataset, accept: bool = False) -> list[str]:
-    """Look at all labels and some masks; return a line for each kind of fault, with how many have it.
+    """Inspect all labels and some masks.  Returns a line for each kind of fault, with its count.
 
-    UserError if over half have a fault that nothing can be learned with, unless `accept`: cameras that are no rotation, look
-    away from the head or are in pixels, and masks without a head or with levels that are not those of masks.
+    Raises UserError, unless `accept`, if more than half of them have a fault that makes learning impossible: cameras that are
+    not a rotation, look away from the head or are in pixels, and masks without a head or with levels that no mask has.
     """
     labels = torch.from_numpy(dataset.picture_labels()).double()
     found = {kind: int(flags.sum()) for kind, flags in label_faults(labels).items()}

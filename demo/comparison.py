@@ -1,4 +1,4 @@
-"""A sheet of real heads beside those that networks make: the same cameras in every row."""
+"""Draws a sheet that compares real heads with those of networks, seen by the same cameras in every row."""
 
 from pathlib import Path
 
@@ -16,10 +16,10 @@ TRUNCATION = 0.7
 
 
 def save_comparison(path: Path, networks: list[Path], img_data: str | Path, seg_data: str | Path, device: torch.device) -> None:
-    """Write a sheet to `path`: a row of pictures of the data set, once round the head, and one of each network's heads.
+    """Write a sheet to `path`: a row of pictures of the data set around the head, and a row of heads for each network.
 
-    Column k shows seed k of every network from the camera of the data's picture above it.  The networks' pictures must
-    be of the data's size.
+    Column k shows seed k of every network from the camera of the data's picture above it.  The networks' pictures must have the
+    size of the data.
     """
     dataset = HeadDataset(str(img_data), str(seg_data))
     items = round_the_head(dataset)
@@ -32,7 +32,7 @@ def save_comparison(path: Path, networks: list[Path], img_data: str | Path, seg_
 
 
 def round_the_head(dataset: HeadDataset) -> list[int]:
-    """COLUMNS items of `dataset` whose cameras go round the head in equal steps, as nearly as there are such."""
+    """COLUMNS items of `dataset` whose cameras go around the head in steps that are as equal as the data allow."""
     labels = torch.from_numpy(np.stack([dataset.label(item) for item in range(len(dataset))]))
     yaw = camera_utils.yaw_pitch_roll_degrees(labels)[:, 0]
     targets = torch.arange(COLUMNS) * 360 / COLUMNS
@@ -41,6 +41,6 @@ def round_the_head(dataset: HeadDataset) -> list[int]:
 
 
 def draw(G: torch.nn.Module, seed: int, label: torch.Tensor) -> np.ndarray:
-    """The head of `seed` from the camera `label` [1, 25], which also conditions the mapping: uint8 [1, H, W, 3]."""
+    """Render the head of `seed` from the camera `label` [1, 25], which also conditions the mapping: uint8 [1, H, W, 3]."""
     ws = synthesis.seeds_to_ws(G, [seed], label, TRUNCATION)
     return picture(synthesis.render(G, synthesis.prepare(G, ws), label), "image")

@@ -1,4 +1,4 @@
-"""Render a data set of synthetic heads from all sides, with exact cameras and soft masks, and the truth if asked."""
+"""Renders a data set of synthetic heads from all sides, with exact cameras and soft masks, and optionally ground truth."""
 
 import collections
 import functools
@@ -21,11 +21,11 @@ from dnnlib.util import is_power_of_two  # noqa: E402
 
 MIN_RESOLUTION, MAX_RESOLUTION = 32, 1024
 MAX_SEED = 2**32 - 1
-MAX_PITCH = 60.0  # beyond that the open bottom of the bust, or little but hair, is seen
+MAX_PITCH = 60.0  # beyond that, views show the open bottom of the bust, or little but hair
 
 
 class Range(click.ParamType):
-    """``-30,30`` as (-30.0, 30.0): two angles in degrees, the lower first, both within `limit` of 0."""
+    """Parses ``-30,30`` into (-30.0, 30.0): two angles in degrees, the lower first, both within `limit` of 0."""
 
     name = "LO,HI"
 
@@ -51,11 +51,11 @@ def render_set(
     prepare: Callable[[], None] = portrait.prepare,
     portray: Callable[[portrait.Sitting], portrait.Portrait] = portrait.portray,
 ) -> None:
-    """Make the people that `outdir` lacks, each by `portray` in one of the processes; what is complete stays.
+    """Render the people that `outdir` lacks, each by `portray` in one of the processes.  Complete people are kept.
 
     `prepare` runs once before them, in this process.
 
-    UserError if the folder is not for this set, or if people were given up because the renderer kept dying at them.
+    Raises UserError if the folder does not belong to this set, or if the renderer kept dying for some people.
     """
     given_up = []
     with HeadSet(outdir, options) as heads:
@@ -76,7 +76,7 @@ def render_set(
                     else:
                         bar.update(-steps.pop(event.task, 0))
                         outcome = "given up" if event.kind == "given up" else "tried again"
-                        bar.write(f"person {event.task}: the renderer died at it; {outcome}", file=sys.stderr)
+                        bar.write(f"person {event.task}: the renderer died; {outcome}", file=sys.stderr)
                         given_up += [event.task] * (event.kind == "given up")
         finally:
             heads.finish()
@@ -86,17 +86,17 @@ def render_set(
 
 
 @cli.command()
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New, or to be completed.")
+@click.option("--outdir", type=click.Path(path_type=Path), required=True, metavar="DIR", help="New folder, or one to complete.")
 @click.option("--identities", type=click.IntRange(1, MAX_IDENTITIES), required=True, help="People.")
-@click.option("--views", type=click.IntRange(1, 1000), required=True, help="Pictures of each.")
+@click.option("--views", type=click.IntRange(1, 1000), required=True, help="Pictures per person.")
 @click.option("--resolution", type=click.IntRange(MIN_RESOLUTION, MAX_RESOLUTION), default=128, help="Pixels, a power of two.")
 @click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, help="Sets of different seeds have no person in common.")
 @click.option("--yaw", type=Range(180), default=(-180.0, 180.0), help="Degrees; 0 is the front.", show_default="-180,180")
 @click.option("--pitch", type=Range(MAX_PITCH), default=(-30.0, 30.0), help="Degrees; 0 is level.", show_default="-30,30")
-@click.option("--jitter", type=cli.FiniteFloat(0, 0.2), default=0.01, help="How far crops are off, as a share of the frame.")
-@click.option("--fixed-views", type=bool, default=False, help="The same views of everyone, evenly round, with exact labels.")
-@click.option("--truth", type=bool, default=False, help="Also depth per view and a mesh per person.")
-@click.option("--style", type=click.Choice(list(STYLES)), help="One hair style for everyone.  [default: drawn by lot]")
+@click.option("--jitter", type=cli.FiniteFloat(0, 0.2), default=0.01, help="Error of the crops, as a share of the frame.")
+@click.option("--fixed-views", type=bool, default=False, help="Same views of everyone, evenly spaced, with exact labels.")
+@click.option("--truth", type=bool, default=False, help="Also write a depth picture per view and a mesh per person.")
+@click.option("--style", type=click.Choice(list(STYLES)), help="One hair style for everyone.  [default: random]")
 @click.option("--format", "image_format", type=click.Choice(["png", "jpg"]), default="png", help="Of images; masks are png.")
 @click.option("--spp", type=click.IntRange(1, 4096), default=24, help="Light paths per pixel, before the denoiser.")
 @click.option("--workers", "processes", type=click.IntRange(1, 256), help="Processes.  [default: one for each core]")
@@ -118,11 +118,11 @@ def main(
     spp: int,
     processes: int | None,
 ) -> None:
-    """Render people that do not exist, each from all sides: DIR/img with its labels, and DIR/seg with the masks.
+    """Render people who do not exist, each from all sides: DIR/img with its labels, and DIR/seg with the masks.
 
-    A set that was interrupted is completed when the same command is run again, and --identities may grow.  The same
-    options give the same files.  --jitter moves the camera, at random and without telling the label: to the sides and
-    along the view, with this standard deviation in frame widths and in zoom.
+    Run the same command again to complete a set that was interrupted; --identities may grow.  The same options give the same
+    files.  --jitter moves the camera at random, without changing the label: sideways and along the view, with this standard
+    deviation in frame widths and in zoom.
 
     \b
     python demo/render_heads.py --outdir heads --identities 400 --views 6

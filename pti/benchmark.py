@@ -1,6 +1,6 @@
-"""How good inversion is, on heads that are known from all sides: inverted from the front, looked at from everywhere.
+"""Measures inversion on heads that are known from all sides: inverts a frontal view and compares all other views.
 
-The data set is that of `demo/render_heads.py --fixed-views true`: a folder (in `img` and `seg`) for each head.
+The data set is one of `demo/render_heads.py --fixed-views true`, with a folder (in `img` and `seg`) for each head.
 """
 
 import dataclasses
@@ -37,15 +37,15 @@ MASKED = dict(mask=True)  # these heads have masks
 
 @dataclass(frozen=True)
 class Variant:
-    """What a way to invert sets otherwise than the command does by itself, and what it is given."""
+    """The settings and input of one way to invert, as far as they differ from the command's defaults."""
 
     projection: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
     two_photos: bool = False
-    camera_off: tuple[float, float] = (0.0, 0.0)  # degrees by which all cameras are turned about the world's x and y
+    camera_off: tuple[float, float] = (0.0, 0.0)  # degrees by which all cameras are rotated about the world's x and y
 
 
-CAMERA_OFF = (3.5, 2.0)  # degrees: as far as those are off that are estimated for photos (`photo.benchmark`)
+CAMERA_OFF = (3.5, 2.0)  # degrees; as large as the errors of cameras estimated from photos (`photo.benchmark`)
 VARIANTS = {
     "published": Variant(
         dict(mask=False, w_until=0.0, refine_pose=False),
@@ -66,19 +66,19 @@ VARIANTS = {
     "early-stop": Variant(dict(early_stop=50), dict(early_stop=50)),
     "optimize-noise": Variant(dict(optimize_noise=True)),
 }
-SECOND_YAW = 60.0  # degrees, of the second photo, where there are two
-SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # degrees of |yaw|, the end of each
+SECOND_YAW = 60.0  # degrees; the yaw of the second photo if there are two
+SECTORS = (("to 45", 45.0), ("45-90", 90.0), ("90-135", 135.0), ("135-180", 180.0))  # names and upper limits of |yaw|
 INPUT = "input"
 METRICS = ("psnr", "ssim", "iou")
-GREY = 0.0  # in [-1, 1]: what heads are compared before, each cut out by its own mask
-HEAD_LEVEL = 0.5  # of masks, for the intersection over the union
+GREY = 0.0  # in [-1, 1]; the background of compared heads, each cut out with its own mask
+HEAD_LEVEL = 0.5  # threshold of masks for the intersection over union
 
 
 @torch.no_grad()
 def compare(seen: dict[str, torch.Tensor], truth: torch.Tensor, mask: torch.Tensor) -> dict[str, float]:
-    """PSNR (dB), SSIM and the masks' IoU of a generated view and the true one [1, 3, H, H] with its mask [1, 1, H, H].
+    """PSNR (dB), SSIM and mask IoU between a generated view and the true one [1, 3, H, H] with its mask [1, 1, H, H].
 
-    Both heads are set before grey.  A network without masks is cut out by the true one, and has no IoU.
+    Both heads are put on grey.  If the network makes no masks, its head is cut out with the true mask, and there is no IoU.
     """
     opacity = seen.get("image_mask")
     if opacity is None:
@@ -94,7 +94,7 @@ def compare(seen: dict[str, torch.Tensor], truth: torch.Tensor, mask: torch.Tens
 
 
 def look_round(G: TriPlaneGenerator, pivot: Pivot, views: Target) -> list[dict[str, float]]:
-    """`compare` for each of the true `views`, whose cameras are corrected as the first photo's was."""
+    """`compare` for each of the true `views`.  Their cameras are corrected in the same way as that of the first photo."""
     face = prepare(G, pivot)
     labels = moved(views.labels, pivot.motion[:1])
     with rays_start_at_head(G):
@@ -103,18 +103,18 @@ def look_round(G: TriPlaneGenerator, pivot: Pivot, views: Target) -> list[dict[s
 
 
 def turned(labels: torch.Tensor, degrees: tuple[float, float]) -> torch.Tensor:
-    """Labels [k, 25] whose cameras are turned together about the world's x and y, as if the head were turned the other way."""
+    """Rotate the cameras of labels [k, 25] together about the world's x and y, as if the head were rotated the other way."""
     angles = labels.new_tensor([[*map(math.radians, degrees), 0.0]])
     return moved(labels, rigid(angles, torch.zeros_like(angles)))
 
 
 def sector(yaw: float, is_input: bool) -> str:
-    """The column that a view of `yaw` degrees belongs in."""
+    """The column of the table for a view of `yaw` degrees."""
     return INPUT if is_input else next(name for name, end in SECTORS if abs(yaw) <= end + 1e-3)
 
 
 def heads_of(source: TargetSource) -> dict[str, list[int]]:
-    """The numbers of each head's photos, by the name of its folder; UserError if there are no such folders."""
+    """Indices of each head's photos, by the name of its folder.  Raises UserError if there are no such folders."""
     heads: dict[str, list[int]] = {}
     for index, name in enumerate(source.names):
         heads.setdefault(str(PurePosixPath(name).parent), []).append(index)
@@ -124,7 +124,7 @@ def heads_of(source: TargetSource) -> dict[str, list[int]]:
 
 
 class Bench:
-    """Inverts heads by the variants; what two variants of a head have in common is found once."""
+    """Inverts heads with different variants.  Variants that share a projection compute it once per head."""
 
     def __init__(
         self, G: TriPlaneGenerator, perceptual: torch.nn.Module, projection: ProjectionSettings, tuning: TuningSettings
@@ -133,7 +133,7 @@ class Bench:
         self._pivots: dict[tuple, Pivot] = {}
 
     def run(self, variant: str, views: Target) -> dict[str, dict[str, list[float]]]:
-        """Invert a head from its most frontal view: stage -> metric -> the value of each of its `views`."""
+        """Invert a head from its most frontal view.  Returns stage -> metric -> the values for each of its `views`."""
         way = VARIANTS[variant]
         yaws, front = _angles(views)
         chosen = [front, int((yaws - SECOND_YAW).abs().argmin())] if way.two_photos else [front]
@@ -150,7 +150,7 @@ class Bench:
         return {stage: {metric: [view[metric] for view in rows] for metric in METRICS} for stage, rows in found.items()}
 
     def asked(self, variant: str, views: Target) -> dict[str, Any]:
-        """The photos and settings that `run` goes by, as JSON has them; not the code."""
+        """The photos and settings that determine the result of `run`, as JSON.  Changes of the code are not covered."""
         way = VARIANTS[variant]
         settings = [dataclasses.asdict(each) for each in self._settings(way)]
         return dict(
@@ -171,9 +171,9 @@ class Bench:
 
 
 def table(records: dict[str, dict[str, Any]], variants: list[str]) -> list[str]:
-    """Lines with PSNR / SSIM / IoU before and after tuning of each variant, a column for each sector of the yaw.
+    """Lines with PSNR / SSIM / IoU before and after tuning for each variant, with a column for each range of yaws.
 
-    `records` are those of all heads: ``VARIANT/HEAD`` -> yaws, which view was the input, and what `Bench.run` gave.
+    `records` holds the results of all heads: ``VARIANT/HEAD`` -> yaws, index of the input view, and what `Bench.run` returned.
     """
     columns = [INPUT, *(name for name, _ in SECTORS)]
     lines = ["PSNR dB / SSIM / mask IoU by |yaw| in degrees", "  ".join([f"{'':24}", *(f"{name:>17}" for name in columns)])]
@@ -194,7 +194,7 @@ def table(records: dict[str, dict[str, Any]], variants: list[str]) -> list[str]:
 
 
 def _angles(views: Target) -> tuple[torch.Tensor, int]:
-    """Yaws of the views in degrees, and which is the most frontal."""
+    """Yaws of the views in degrees, and the index of the most frontal one."""
     angles = camera_utils.yaw_pitch_roll_degrees(views.labels.cpu())
     return angles[:, 0], int(angles[:, :2].norm(dim=1).argmin())
 
@@ -202,9 +202,9 @@ def _angles(views: Target) -> tuple[torch.Tensor, int]:
 @cli.command()
 @click.option("--network", help="Network file or URL", metavar="PKL", required=True)
 @click.option("--data", help="Held-out heads: img and seg, with a folder for each head", metavar="DIR", default=str(HELD_OUT))
-@click.option("--outdir", help="Where benchmark.json and benchmark.txt are kept", metavar="DIR", required=True)
-@click.option("--variants", help="Which ways to try", type=cli.Names(VARIANTS), default=",".join(VARIANTS))
-@click.option("--heads", help="How many heads  [default: all]", type=click.IntRange(min=1))
+@click.option("--outdir", help="Where to keep benchmark.json and benchmark.txt", metavar="DIR", required=True)
+@click.option("--variants", help="Which variants to run", type=cli.Names(VARIANTS), default=",".join(VARIANTS))
+@click.option("--heads", help="Number of heads  [default: all]", type=click.IntRange(min=1))
 @click.option("--num-steps", help="Steps of the projection", type=click.IntRange(min=1), default=ProjectionSettings.steps)
 @click.option("--num-steps-pti", help="Steps of the tuning", type=click.IntRange(min=0), default=TuningSettings.steps)
 @click.option(
@@ -230,10 +230,10 @@ def main(
     trust_pickle: bool,
     device: str | None,
 ) -> None:
-    """Invert known heads from their frontal view, and compare all views with the truth, with and without each option.
+    """Invert known heads from their frontal view and compare all views with the truth, with and without each option.
 
-    What was measured stays in OUTDIR/benchmark.json: the same command goes on from there, and measures again what variants or
-    photos have changed.
+    Results are kept in OUTDIR/benchmark.json.  The same command resumes from there, and repeats only what changed in variants
+    or photos.
 
     \b
     python -m pti.benchmark --network models/heads-128.pkl --outdir out/benchmark
@@ -274,7 +274,7 @@ def main(
 
 
 def _read(path: Path, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The records in benchmark.json, if there is one; UserError if they are of something else."""
+    """Read the records in benchmark.json, if there is one.  Raises UserError if they belong to other settings."""
     if not path.exists():
         return {}
     try:
@@ -283,7 +283,7 @@ def _read(path: Path, asked: dict[str, Any]) -> dict[str, dict[str, Any]]:
             return stored["records"]
     except (ValueError, KeyError, TypeError):
         pass
-    raise UserError(f"{path} is of another network or other steps; choose another --outdir")
+    raise UserError(f"{path} belongs to another network or other numbers of steps; choose another --outdir")
 
 
 if __name__ == "__main__":

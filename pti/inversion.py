@@ -1,4 +1,4 @@
-"""One target from photos to files: stage after stage, each left out where its file is there already."""
+"""Runs the inversion of one target from photos to files, in stages.  Stages whose files exist are skipped."""
 
 import contextlib
 import math
@@ -26,16 +26,16 @@ from torch_utils.device import peak_memory_gb
 from training.images import picture, save_image, tile, to_uint8
 from training.triplane import Face, TriPlaneGenerator
 
-FARTHER = 0.05  # world units by which the videos' camera is farther away than those of training: 2.75 of 2.7
+FARTHER = 0.05  # world units; the videos' camera is farther away than those of training: 2.75 instead of 2.7
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What comes out besides latent and generator, and how."""
+    """What to produce besides the latent and the generator, and in which form."""
 
     video: bool = True
     fps: int = 30
-    frames: int = 240  # of a full turn
+    frames: int = 240  # per full turn
     shapes: bool = False
     shape_res: int = 256
     shape_format: str = ".glb"
@@ -53,12 +53,12 @@ class Machine:
     max_memory_gb: float | None = None
 
     def load(self, network: str) -> TriPlaneGenerator:
-        """The generator of a file or URL."""
+        """Load the generator of a file or URL."""
         return synthesis.load_generator(network, str(self.device), self.trust_pickle, nrr=self.nrr)
 
 
 class Inversion:
-    """The inversion of one target with one network.  No two generators are in memory, but while one is saved."""
+    """The inversion of one target with one network.  Only one generator is in memory, except while one is being saved."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class Inversion:
         self.projection, self.tuning, self.wanted, self.machine, self.results = projection, tuning, wanted, machine, results
 
     def fit(self, G: TriPlaneGenerator) -> Pivot:
-        """The stages that need the network as it was trained, as far as their files are missing; `G` is tuned in place."""
+        """Run the stages that need the original network, as far as their files are missing.  Tunes `G` in place."""
         self.results.save_target(self.target)
         pivot = self._pivot(G)
         if not self.results.generator.exists():
@@ -82,7 +82,7 @@ class Inversion:
         return pivot
 
     def show(self, pivot: Pivot) -> None:
-        """The stages that need the tuned network, as far as their files are missing."""
+        """Run the stages that need the tuned network, as far as their files are missing."""
         if self._missing_after_tuning():
             tuned = self.machine.load(str(self.results.generator))
             self._turn(tuned, pivot, self.results.video_after)
@@ -106,7 +106,7 @@ class Inversion:
                         pass
             self.results.save_pivot(search.result(), self.target)
         elif self.wanted.video and not self.results.progress_video.exists():
-            print(f"{self.results.progress_video.name} is made along with the projection only: for it, say --restart true")
+            print(f"{self.results.progress_video.name} can only be made during the projection; --restart true does both again")
         pivot = self.results.load_pivot(self.machine.device)
         if not self.results.projection.exists():
             views = torch.cat([seen["image"] for seen in _photo_views(G, prepare(G, pivot), pivot)])
@@ -115,7 +115,7 @@ class Inversion:
         return pivot
 
     def _progress_frame(self, step: Step) -> np.ndarray:
-        """The last photo, and beside it what its camera sees."""
+        """The last photo beside what its camera sees."""
         return tile(to_uint8(torch.cat([self.target.images[-1:], step.seen["image"]])), 2)
 
     def _tune(self, G: TriPlaneGenerator, pivot: Pivot) -> None:
@@ -127,7 +127,7 @@ class Inversion:
         tuning.save(self.results.generator)
 
     def _turn(self, G: TriPlaneGenerator, pivot: Pivot, path: Path) -> None:
-        """A film of one turn about the head, unless it is there or not wanted."""
+        """Film one turn around the head, unless the file exists or is not wanted."""
         if not self.wanted.video or path.exists():
             return
         face = prepare(G, pivot)
@@ -157,7 +157,7 @@ class Inversion:
 
 @torch.no_grad()
 def prepare(G: TriPlaneGenerator, pivot: Pivot) -> Face:
-    """What all views of the face at `pivot` share."""
+    """Compute what all views of the face at `pivot` share."""
     with noise_in(G, pivot.noise):
         return G.prepare(pivot.ws, pivot.ws_bcg, noise_mode="const")
 
@@ -168,9 +168,9 @@ def _photo_views(G: TriPlaneGenerator, face: Face, pivot: Pivot) -> list[dict[st
 
 
 def photo_shots(target: Target, pivot: Pivot, seen: list[dict[str, torch.Tensor]]) -> list[Shot]:
-    """The photos as the texture of a mesh takes them, from the cameras of `pivot`.
+    """The photos with the cameras of `pivot`, in the form that the texture of a mesh takes them.
 
-    Without masks, the head is where the generator has it in what those cameras have `seen`.
+    If there are no masks, the generator's masks in the views `seen` by those cameras are used.
     """
     masks = [head_mask(view) for view in seen] if target.masks is None else target.masks.split(1)
     shots = zip(target.images.split(1), masks, pivot.labels.split(1), strict=True)
@@ -179,7 +179,7 @@ def photo_shots(target: Target, pivot: Pivot, seen: list[dict[str, torch.Tensor]
 
 @contextlib.contextmanager
 def _measured(stage: str, device: torch.device, planned: int) -> Iterator[Any]:
-    """Counts the steps that pass through the function it gives, and prints their time and the peak of memory at the end."""
+    """Yield a function that counts the steps passing through it.  At the end, print time per step and peak memory."""
     count, start = 0, time.perf_counter()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -209,10 +209,10 @@ def invert(
     asked: dict[str, Any],
     restart: bool = False,
 ) -> None:
-    """Do what is missing of the inversion of the photos number `indices`, as one target, in a folder of its name in `folder`.
+    """Run the missing stages of the inversion of photos `indices`, as one target, in a subfolder of `folder` named after it.
 
-    `asked` are further options that must not have changed since the folder was begun.  UserError if any have, or if another
-    process is at work there.
+    `asked` are further options that must not change once the folder exists.  Raises UserError if any have changed, or if
+    another process is working there.
     """
     G = machine.load(network)
     target = source.load(indices, G.img_resolution)

@@ -1,4 +1,4 @@
-"""The terms of both stages: small functions of pictures and latents, each with its formula."""
+"""Loss terms of both stages, as small functions of pictures and latents."""
 
 from typing import Callable
 
@@ -7,8 +7,8 @@ import torch.nn.functional as F
 
 from pti.settings import LossWeights
 
-Perceptual = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of two pictures [N, 3, H, W] in [-1, 1]
-MIN_NOISE_PIXELS = 8  # of the smallest scale at which noise is looked at
+Perceptual = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # takes two pictures [N, 3, H, W] in [-1, 1]
+MIN_NOISE_PIXELS = 8  # smallest scale at which noise is regularised
 
 
 def picture_terms(
@@ -18,10 +18,10 @@ def picture_terms(
     perceptual: Perceptual,
     weights: LossWeights,
 ) -> dict[str, torch.Tensor]:
-    """Weighted terms of what a generator shows against a photo `target` [1, 3, H, W].
+    """Weighted loss terms between the output of a generator and a photo `target` [1, 3, H, W].
 
-    With the head's `mask` [1, 1, H, W] in [0, 1], the perceptual distance is that of heads before the photo's own background,
-    squared differences count less behind the head, and the generator's silhouette is held to the mask.
+    With the `mask` [1, 1, H, W] of the head in [0, 1], the perceptual distance puts the generated head on the photo's own
+    background, squared differences count less outside the head, and the generator's silhouette is held to the mask.
     """
     image = seen["image"]
     if mask is None:
@@ -38,23 +38,23 @@ def picture_terms(
 
 
 def masked_mse(image: torch.Tensor, target: torch.Tensor, mask: torch.Tensor, background: float) -> torch.Tensor:
-    """Mean squared difference where a pixel counts 1 on the head and `background` behind it."""
+    """Mean squared difference with weight 1 for pixels of the head and `background` for the others."""
     weight = (background + (1 - background) * mask).expand_as(image)
     return (weight * (image - target).square()).sum() / weight.sum()
 
 
 def silhouette(opacity: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the generator's mask [N, 1, h, h] and the photo's, which is brought to its size."""
+    """Mean squared difference between the generator's mask [N, 1, h, h] and the photo's, resized to match."""
     return (opacity - F.interpolate(mask, size=opacity.shape[-2:], mode="area")).square().mean()
 
 
 def w_distance(ws: torch.Tensor, w_avg: torch.Tensor) -> torch.Tensor:
-    """Mean over all entries of the squared distance of ws [1, L, w_dim] to the mean face w_avg [w_dim]."""
+    """Mean squared distance between ws [1, L, w_dim] and the mean face w_avg [w_dim], over all entries."""
     return (ws - w_avg).square().mean()
 
 
 def noise_correlation(noises: list[torch.Tensor]) -> torch.Tensor:
-    """How much neighbours in noise pictures [h, h] agree, at every scale down to 8 pixels (Karras 2020, appendix D)."""
+    """Correlation of neighbours in noise pictures [h, h], at every scale down to 8 pixels (Karras 2020, appendix D)."""
     total = torch.zeros((), device=noises[0].device)
     for noise in noises:
         noise = noise[None, None]

@@ -1,7 +1,7 @@
-"""How different two pictures look: by the features of VGG16 (LPIPS, Zhang 2018), or by structure where there are no weights.
+"""Perceptual distances: features of VGG16 (LPIPS, Zhang 2018), or structural similarity if there are no weights.
 
-All distances take pictures [N, 3, H, W] in [-1, 1] and give a mean over the batch, 0 for equal pictures.  Pictures over 256
-pixels are reduced by area to 256 first: VGG16 was trained on pictures of 224.
+All distances take pictures [N, 3, H, W] in [-1, 1] and return the mean over the batch, which is 0 for equal pictures.  Pictures
+larger than 256 pixels are first reduced to 256 by area, because VGG16 was trained on pictures of 224.
 """
 
 import os
@@ -16,7 +16,7 @@ from dnnlib import UserError
 from dnnlib.download import open_url
 
 MAX_PIXELS = 256
-# VGG16: (input, output channels) of the 3x3 convolutions, by block; a max-pooling comes before all blocks but the first.
+# VGG16: (input, output channels) of the 3x3 convolutions, by block.  All blocks but the first start with a max-pooling.
 VGG_BLOCKS = (
     ((3, 64), (64, 64)),
     ((64, 128), (128, 128)),
@@ -24,26 +24,26 @@ VGG_BLOCKS = (
     ((256, 512), (512, 512), (512, 512)),
     ((512, 512), (512, 512), (512, 512)),
 )
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of pictures in [0, 1]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # for pictures in [0, 1]
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
 SSIM_LUMINANCE, SSIM_CONTRAST = 0.01**2, 0.03**2  # for pictures in [0, 1]
-MIN_SCALE = 16  # pixels of the smallest scale of the structural loss
+MIN_SCALE = 16  # pixels; the smallest scale of the structural loss
 
 
 def at_most(images: torch.Tensor, pixels: int = MAX_PIXELS) -> torch.Tensor:
-    """Pictures [N, C, H, W] reduced by area to `pixels` where they are larger."""
+    """Reduce pictures [N, C, H, W] to `pixels` by area if they are larger."""
     return images if max(images.shape[-2:]) <= pixels else F.interpolate(images, size=(pixels, pixels), mode="area")
 
 
 class StructuralLoss(torch.nn.Module):
-    """Needs no weights: at each scale from the full picture down to 16 pixels, 1 - SSIM (Wang 2004) plus the mean difference.
+    """Structural distance without weights: 1 - SSIM (Wang 2004) plus the mean difference, averaged over scales.
 
-    The mean over the scales, of pictures in [0, 1].
+    The scales range from the full picture down to 16 pixels; values are compared in [0, 1].
     """
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The distance, a scalar."""
+        """Return the distance, a scalar."""
         first, second = (at_most(images) / 2 + 0.5 for images in (first, second))
         terms = []
         while True:
@@ -54,7 +54,7 @@ class StructuralLoss(torch.nn.Module):
 
 
 def ssim(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Structural similarity [N, C, h, w] of pictures [N, C, H, W] in [0, 1], by Gaussian windows that lie inside them."""
+    """Structural similarity [N, C, h, w] of pictures [N, C, H, W] in [0, 1], over the Gaussian windows that fit inside them."""
     channels = first.shape[1]
     place = torch.arange(SSIM_WINDOW, device=first.device, dtype=first.dtype) - SSIM_WINDOW // 2
     bell = torch.exp(-(place**2) / (2 * SSIM_SIGMA**2))
@@ -83,12 +83,12 @@ class Vgg16(torch.nn.Module):
             for inputs, outputs in block:
                 self.features[str(index)] = torch.nn.Conv2d(inputs, outputs, 3, padding=1)
                 names.append(str(index))
-                index += 2  # a ReLU after each
+                index += 2  # each is followed by a ReLU
             self._taps.append(names)
             index += 1  # the pooling
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Normalised pictures [N, 3, H, W] -> the activations at the end of each block."""
+        """Return the activations at the end of each block for normalised pictures [N, 3, H, W]."""
         found = []
         for number, names in enumerate(self._taps):
             if number > 0:
@@ -100,9 +100,9 @@ class Vgg16(torch.nn.Module):
 
 
 class VggLoss(torch.nn.Module):
-    """LPIPS (Zhang 2018): differences of unit-length activations, weighted by channel where there are heads.
+    """LPIPS (Zhang 2018): differences of normalised activations, weighted by channel if `heads` are given.
 
-    `heads` are the learned weights of the channels of each block; without them every channel counts 1.
+    `heads` are the learned weights of the channels of each block.  Without them, every channel has weight 1.
     """
 
     def __init__(self, vgg: Vgg16, heads: list[torch.Tensor] | None = None):
@@ -113,7 +113,7 @@ class VggLoss(torch.nn.Module):
         self.register_buffer("deviation", torch.tensor(IMAGENET_DEVIATION)[:, None, None])
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The distance, a scalar."""
+        """Return the distance, a scalar."""
         total = 0
         for index, (a, b) in enumerate(zip(self._activations(first), self._activations(second), strict=True)):
             difference = (a - b) ** 2
@@ -128,14 +128,14 @@ class VggLoss(torch.nn.Module):
 
 
 class ScriptedLoss(torch.nn.Module):
-    """The TorchScript VGG16 of StyleGAN's metrics, which takes pictures in [0, 255] and gives LPIPS features [N, D]."""
+    """The TorchScript VGG16 of StyleGAN's metrics, which maps pictures in [0, 255] to LPIPS features [N, D]."""
 
     def __init__(self, script: torch.jit.ScriptModule):
         super().__init__()
         self.script = script.eval()
 
     def forward(self, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-        """The distance, a scalar."""
+        """Return the distance, a scalar."""
         return (self._features(first) - self._features(second)).square().sum(dim=1).mean()
 
     def _features(self, images: torch.Tensor) -> torch.Tensor:
@@ -145,33 +145,35 @@ class ScriptedLoss(torch.nn.Module):
 def load_perceptual(
     vgg: str | None = None, heads: str | None = None, device: torch.device | str = "cpu"
 ) -> StructuralLoss | VggLoss | ScriptedLoss:
-    """The distance to use, on `device`: by the VGG16 at the path or URL `vgg`, or structural (and said so) without one.
+    """Load the perceptual distance onto `device`: one based on the VGG16 at the path or URL `vgg`, or else the structural one.
 
-    `vgg` is TorchScript as StyleGAN's metrics have it, or a state dict with torchvision's names; `heads`, for the latter,
-    are the state dict of LPIPS' linear layers.  UserError for a file that is neither.
+    `vgg` is TorchScript, as used by StyleGAN's metrics, or a state dict with torchvision's names.  For a state dict, `heads`
+    can name the state dict of LPIPS' linear layers.  Raises UserError for any other file.  Prints a note if there is no `vgg`.
     """
     if vgg is None:
         if heads is not None:
-            raise UserError("--lpips-heads weigh the features of a VGG16: give --vgg too")
-        print("No --vgg: pictures are compared by their structure at several scales, which needs no weights")
+            raise UserError("--lpips-heads weights the features of a VGG16, so it needs --vgg too")
+        print("No --vgg: comparing pictures by structural similarity at several scales, which needs no weights")
         return StructuralLoss().to(device)
     with open_url(vgg) as file:
         path = file.name
     if _is_script(path):
         if heads is not None:
-            raise UserError(f"{vgg} has LPIPS weights in it already: leave --lpips-heads out")
+            raise UserError(f"{vgg} already contains LPIPS weights; leave --lpips-heads out")
         return _scripted(path, vgg).to(device)
     network = Vgg16()
     weights = {name: tensor for name, tensor in _state_dict(path, vgg).items() if name.startswith("features.")}
     try:
         network.load_state_dict(weights)
     except RuntimeError:
-        raise UserError(f"{vgg} holds other tensors than torchvision's VGG16: features.0.weight to features.28.bias") from None
+        raise UserError(
+            f"{vgg} does not contain the tensors of torchvision's VGG16, features.0.weight to features.28.bias"
+        ) from None
     return VggLoss(network, None if heads is None else _heads(heads)).to(device)
 
 
 def _is_script(path: str | os.PathLike) -> bool:
-    """Whether a file is TorchScript: an archive with code in it."""
+    """Whether a file is TorchScript: an archive that contains code."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -193,20 +195,20 @@ def _state_dict(path: str, name: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError):
-        raise UserError(f"{name} is neither TorchScript nor a state dict of tensors alone") from None
+        raise UserError(f"{name} is neither TorchScript nor a state dict of tensors only") from None
     if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
-        raise UserError(f"{name} is not a state dict: it holds other things than tensors")
+        raise UserError(f"{name} is not a state dict: it contains other things than tensors")
     return content
 
 
 def _heads(path_or_url: str) -> list[torch.Tensor]:
-    """The channel weights of LPIPS' linear layers, from a state dict with `lin0.model.1.weight` [1, C, 1, 1], …"""
+    """Load the channel weights of LPIPS' linear layers from a state dict with `lin0.model.1.weight` [1, C, 1, 1], …"""
     with open_url(path_or_url) as file:
         content = _state_dict(file.name, path_or_url)
     heads = []
     for index, block in enumerate(VGG_BLOCKS):
         found = [tensor for name, tensor in content.items() if name.startswith(f"lin{index}.")]
         if len(found) != 1 or found[0].numel() != block[-1][1]:
-            raise UserError(f"{path_or_url} is not LPIPS' linear layers for VGG16: lin{index} with {block[-1][1]} weights")
+            raise UserError(f"{path_or_url} is not LPIPS' linear layers for VGG16: lin{index} needs {block[-1][1]} weights")
         heads.append(found[0].flatten())
     return heads

@@ -1,7 +1,7 @@
-"""Tuning a generator about a latent, so that it shows the photos more closely than any latent can (Roich 2021).
+"""Tunes a generator around a latent, so that it reproduces the photos better than any latent can (Roich 2021).
 
 tuning = Tuning(G, target, pivot, perceptual, TuningSettings())
-with tuning.borrowed():  # G's weights change inside, and are what they were afterwards
+with tuning.borrowed():  # changes the weights of G, and restores them at the end
     for step in tuning.steps():
         ...
     tuning.save(path)
@@ -27,13 +27,13 @@ from pti.targets import Target
 from training.checkpoint import save_snapshot
 from training.triplane import TriPlaneGenerator
 
-ANCHOR_EVERY = 2  # steps: between them, what must stay is left alone, and then counts so much more
-SEEN_DEGREES = 60.0  # sides less than this away from a photo's are seen by it
-PITCH_DEGREES = 15.0  # deviation of the pitch of the cameras of other latents
+ANCHOR_EVERY = 2  # steps between uses of the anchors, whose weight is multiplied accordingly
+SEEN_DEGREES = 60.0  # a photo sees all sides within this angle
+PITCH_DEGREES = 15.0  # standard deviation of the pitch of the cameras for other latents
 
 
 class Anchor(NamedTuple):
-    """What the untuned generator shows of ws from a camera: the tuned one shall still show it.  Kept on the CPU."""
+    """What the untuned generator shows for ws from a camera, which the tuned one should still show.  Kept on the CPU."""
 
     ws: torch.Tensor  # [1, num_ws, w_dim]
     ws_bcg: torch.Tensor | None
@@ -42,10 +42,10 @@ class Anchor(NamedTuple):
 
 
 class Tuning:
-    """The tuning of `G` to show the photos of `target` at `pivot`.  Only one generator is in the device's memory.
+    """Tunes `G` to reproduce the photos of `target` at `pivot`.  Only one generator is in the device's memory.
 
-    What the untuned generator showed of other latents (`locality`) and of the pivot from unseen sides (`back_prior`) is
-    recorded before the first step, so that no second generator has to stay.
+    What the untuned generator shows for other latents (`locality`), and for the pivot from unseen sides (`back_prior`), is
+    recorded before the first step, so that no second generator has to be kept.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Tuning:
 
     @contextlib.contextmanager
     def borrowed(self) -> Iterator[None]:
-        """Inside, the weights of the generator may change; afterwards they are what they were.  The copy is on the CPU."""
+        """Restore the weights of the generator at the end of the block.  The copy is kept on the CPU."""
         before = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.G.named_parameters()}
         try:
             yield
@@ -76,10 +76,10 @@ class Tuning:
                 parameter.copy_(before[name])
 
     def steps(self) -> Iterator[Step]:
-        """Do the steps one after the other; where they bring nothing any more (`early_stop`), go on to those of the falling rate."""
+        """Run the steps one after the other.  Without progress (`early_stop`), skip to the decay of the learning rate."""
         with draws_of_step(self.device, self.settings.seed, step=0):
             anchors = self._record()
-        # The mapping networks are not asked: the latent is given.
+        # The mapping networks are not trained, because the latent is fixed.
         weights = [parameter for name, parameter in self.G.named_parameters() if "mapping" not in name]
         for parameter in weights:
             parameter.requires_grad_()
@@ -101,12 +101,12 @@ class Tuning:
             number = schedules.step_after(number, sum(terms.values()), plateau, self.settings)
 
     def save(self, path: Path) -> None:
-        """Write a snapshot of the tuned generator, with the optimised noise in it; the file appears whole."""
+        """Write a snapshot of the tuned generator, including optimised noise.  The file appears only when it is complete."""
         with noise_in(self.G, self.pivot.noise):
             save_snapshot(path, dict(G_ema=self.G), {})
 
     def _photos(self) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-        """Gradients of how far the photos are off; the terms, and what the last camera saw."""
+        """Accumulate the gradients of the photos' losses.  Returns the terms and what the last camera saw."""
         terms: dict[str, float] = {}
         count = len(self.target.images)
         views = self.drawing.views(self.G, self.pivot.ws, self.pivot.labels, self.pivot.ws_bcg)
@@ -117,10 +117,10 @@ class Tuning:
             backward(found, count, terms)
         return terms, {name: picture.detach() for name, picture in seen.items()}
 
-    # What shall stay
+    # Anchors
 
     def _hold(self, kind: str, anchors: list[Anchor], number: int, rarity: int) -> None:
-        """Gradients of how much one of the anchors has changed."""
+        """Accumulate the gradients of how much one of the anchors has changed."""
         weight = rarity * (self.settings.locality if kind == "locality" else self.settings.back_prior)
         anchor = anchors[np.random.RandomState([self.settings.seed, number]).randint(len(anchors))]
         ws, label = anchor.ws.to(self.device), anchor.label.to(self.device)
@@ -136,7 +136,7 @@ class Tuning:
 
     @torch.no_grad()
     def _record(self) -> dict[str, list[Anchor]]:
-        """What the untuned generator shows, by what it is for; nothing where its weight or the number of steps is 0."""
+        """Record what the untuned generator shows, by purpose.  Purposes with weight 0 are left out, and all without steps."""
         rng = np.random.RandomState(self.settings.seed)
         count = self.settings.anchors
         anchors: dict[str, list[Anchor]] = {}
@@ -158,7 +158,7 @@ class Tuning:
         return Anchor(ws.cpu(), None if ws_bcg is None else ws_bcg.cpu(), label.cpu(), kept)
 
     def _other_latents(self, rng: np.random.RandomState, count: int) -> list[torch.Tensor]:
-        """Latents [1, num_ws, w_dim] in random directions from the pivot, no farther than `locality_radius`."""
+        """Latents [1, num_ws, w_dim] in random directions from the pivot, at most `locality_radius` away."""
         z = torch.from_numpy(rng.randn(count, self.G.z_dim)).to(self.device, torch.float32)
         frontal = camera_utils.orbit_label(0, 0, synthesis.orbit_radius(self.G), device=self.device)
         directions = self.G.mapping(z, frontal.expand(count, -1)) - self.pivot.ws
@@ -173,9 +173,9 @@ class Tuning:
 
 
 def unseen_cameras(labels: torch.Tensor, count: int, radius: float) -> list[torch.Tensor]:
-    """`count` level cameras [1, 25] on the orbit, evenly spread over the sides that none of the photos' `labels` [k, 25] sees.
+    """`count` level cameras [1, 25] on the orbit, evenly distributed over the sides that no photo in `labels` [k, 25] sees.
 
-    Where the photos see all sides, those that they see from farthest away.
+    If the photos see all sides, the cameras farthest from them are returned.
     """
     positions = torch.nn.functional.normalize(labels[:, camera_utils.POSITION_ENTRIES], dim=1)
     turn = [camera_utils.orbit_label(2 * math.pi * step / 360, 0.0, radius, device=labels.device) for step in range(360)]

@@ -1,4 +1,4 @@
-"""From photos to a latent of the generator, which stays as it is (Karras 2020, appendix D; An 2023).
+"""Projects photos to a latent of the generator, without changing the generator (Karras 2020, appendix D; An 2023).
 
 projection = Projection(G, target, perceptual, ProjectionSettings())
 for step in projection.steps():
@@ -22,13 +22,13 @@ from pti.settings import LossWeights, ProjectionSettings
 from pti.targets import Target
 from training.triplane import TriPlaneGenerator
 
-W_SEED = 123  # of the z that the statistics of w are taken from
+W_SEED = 123  # seed of the latents from which the statistics of w are computed
 W_BATCH = 1000
 NOISE_NAME = "noise_const"
 
 
 class WStatistics(NamedTuple):
-    """Of w at the frontal camera: its mean [w_dim], its deviation over all directions, and the mean z [1, z_dim]."""
+    """Statistics of w at the frontal camera: its mean [w_dim], its overall standard deviation, and the mean z [1, z_dim]."""
 
     mean: torch.Tensor
     deviation: float
@@ -36,17 +36,17 @@ class WStatistics(NamedTuple):
 
 
 class Pivot(NamedTuple):
-    """What a projection finds; all of it on the generator's device, without gradients."""
+    """The result of a projection, on the generator's device and without gradients."""
 
     ws: torch.Tensor  # [1, num_ws, w_dim]
-    ws_bcg: torch.Tensor | None  # the background's own latent, with masks
+    ws_bcg: torch.Tensor | None  # the background's own latent, if there are masks
     labels: torch.Tensor  # [k, 25]: the cameras to render with
-    motion: torch.Tensor  # [k, 4, 4]: takes the photos' cameras to those
-    noise: dict[str, torch.Tensor]  # noise buffers of the generator by name, where they were optimised
+    motion: torch.Tensor  # [k, 4, 4]: moves the photos' cameras to those
+    noise: dict[str, torch.Tensor]  # optimised noise buffers of the generator by name; empty if they were not optimised
 
 
 class Step(NamedTuple):
-    """One step of a stage: weighted loss terms, and what the last photo's camera saw (before the step)."""
+    """One step of a stage: weighted loss terms, and what the last photo's camera saw before the step."""
 
     terms: dict[str, float]
     seen: dict[str, torch.Tensor]
@@ -54,10 +54,10 @@ class Step(NamedTuple):
 
 @torch.no_grad()
 def w_statistics(G: TriPlaneGenerator, samples: int) -> WStatistics:
-    """Statistics of w over `samples` z of ``RandomState(123)``, conditioned on the frontal camera."""
+    """Compute statistics of w over `samples` latents z of ``RandomState(123)``, conditioned on the frontal camera."""
     device = synthesis.device_of(G)
     z = torch.from_numpy(np.random.RandomState(W_SEED).randn(samples, G.z_dim)).to(device, torch.float32)
-    with draws_of_step(device, W_SEED, step=0):  # cameras are drawn, though without deviation
+    with draws_of_step(device, W_SEED, step=0):  # sampling cameras draws random numbers, even without deviation
         frontal = camera_utils.orbit_label(0, 0, synthesis.orbit_radius(G), device=device)
     w = torch.cat([G.mapping(part, frontal.expand(len(part), -1))[:, 0] for part in z.split(W_BATCH)])
     mean = w.mean(dim=0)
@@ -66,7 +66,7 @@ def w_statistics(G: TriPlaneGenerator, samples: int) -> WStatistics:
 
 
 class Projection:
-    """The search for the latent that shows the photos of `target`; neither `G` nor `target` is changed by it."""
+    """Searches for the latent that reproduces the photos of `target`.  Changes neither `G` nor `target`."""
 
     def __init__(
         self,
@@ -96,10 +96,10 @@ class Projection:
         self._optimizer = torch.optim.Adam([dict(params=latents), *poses], betas=(0.9, 0.999))
 
     def steps(self) -> Iterator[Step]:
-        """Do the steps one after the other, first those in which all layers share one w.
+        """Run the steps one after the other.  In the first ones, all layers share one w.
 
-        So the rows of w+ start from a head, and shapes that no head has cannot make up for a wrong camera.  Where the other steps
-        bring nothing any more (`early_stop`), go on to those of the falling rate.
+        Sharing lets the rows of w+ start from a head, and prevents implausible shapes from making up for a wrong camera.  When
+        the other steps make no more progress (`early_stop`), skip to the decay of the learning rate.
         """
         plateau, step = schedules.Plateau(self.settings.early_stop), 0
         while step < self.settings.steps:
@@ -111,7 +111,7 @@ class Projection:
                 step = schedules.step_after(step, sum(done.terms.values()), plateau, self.settings)
 
     def result(self) -> Pivot:
-        """What was found so far."""
+        """The latent, the cameras and the noise found so far."""
         motion = torch.eye(4, device=self.device).repeat(len(self._labels), 1, 1)
         motion[:, :3, 3] = self._shift
         if self._pose is not None:
@@ -134,7 +134,7 @@ class Projection:
             jolt = torch.randn_like(self._w[:, :1] if shares_w else self._w) * noise
             for index in range(len(self._labels)):
                 labels = self._labels if self._pose is None else self._pose(self._labels)
-                labels = labels if shares_w else labels.detach()  # found: no gradient through the rays any more
+                labels = labels if shares_w else labels.detach()  # cameras are fixed by now, so rays need no gradient
                 ws = (self._w + jolt).expand(1, self.G.backbone.num_ws, -1)
                 (seen,) = self.drawing.views(self.G, ws, labels[index : index + 1], self._w_bcg)
                 mask = None if self.masks is None else self.masks[index : index + 1]
@@ -161,7 +161,7 @@ class Projection:
 
 
 def backward(terms: dict[str, torch.Tensor], parts: int, totals: dict[str, float]) -> None:
-    """Add the gradient of 1/`parts` of the sum of `terms`, and the terms themselves to `totals`."""
+    """Add the gradient of 1/`parts` of the sum of `terms`, and add the terms themselves to `totals`."""
     (sum(terms.values()) / parts).backward()
     for name, value in terms.items():
         totals[name] = totals.get(name, 0.0) + value.item() / parts
@@ -169,7 +169,7 @@ def backward(terms: dict[str, torch.Tensor], parts: int, totals: dict[str, float
 
 @contextlib.contextmanager
 def noise_in(G: TriPlaneGenerator, noise: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Inside, the generator's noise buffers of these names are these tensors."""
+    """Replace the generator's noise buffers named in `noise` by the given tensors inside this block."""
     owners = {name: (G.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in noise}
     before = {name: getattr(*owner) for name, owner in owners.items()}
     for name, owner in owners.items():

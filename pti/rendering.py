@@ -1,4 +1,4 @@
-"""Pictures with gradients, in as much memory as there is."""
+"""Renders pictures with gradients in a limited amount of memory."""
 
 import contextlib
 from dataclasses import dataclass
@@ -17,16 +17,16 @@ from training.volumetric_rendering import ray_sampler, renderer
 from training.volumetric_rendering.ray_marcher import March
 
 MAX_STRIPS = 64
-NEAR_OF_HEAD = 0.35  # box sides: rays start no nearer than this before the head's middle: 2.35 on an orbit of 2.7
-COPIES_OF_A_WEIGHT = 4  # itself, its gradient, and Adam's two averages
+NEAR_OF_HEAD = 0.35  # box sides; rays start at most this far in front of the head's centre: at 2.35 on an orbit of 2.7
+COPIES_OF_A_WEIGHT = 4  # the weight, its gradient, and Adam's two averages
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures are computed: `mixed` runs the network's own float16 layers so (on a GPU), `strips` says in how
-    many parts the rays of a view come.
+    """How pictures are computed.
 
-    With more than one strip, what the gradient of a strip needs is computed anew when its turn comes: less memory, more time.
+    `mixed` uses the network's own float16 layers (on a GPU).  `strips` is the number of parts into which the rays of a view are
+    split.  With more than one, the intermediate values of a strip are recomputed for its gradient: less memory, more time.
     """
 
     mixed: bool = False
@@ -35,9 +35,9 @@ class Drawing:
     def views(
         self, G: TriPlaneGenerator, ws: torch.Tensor, labels: torch.Tensor, ws_bcg: torch.Tensor | None = None
     ) -> Iterator[dict[str, torch.Tensor]]:
-        """What `G.synthesis` returns for the face ws [1, L, w_dim] from each of the cameras `labels` [k, 25], one by one.
+        """Yield what `G.synthesis` returns for the face ws [1, L, w_dim] from each of the cameras `labels` [k, 25].
 
-        Each has a graph of its own, so that one may be dropped before the next is made.
+        Each view has its own graph, so that it can be released before the next view is rendered.
         """
         for label in labels.split(1):
             yield self._render(G, G.prepare(ws, ws_bcg, **self._synthesis_kwargs()), label)
@@ -55,7 +55,7 @@ class Drawing:
 
 
 def _strips_of_rays(G: TriPlaneGenerator, label: torch.Tensor, strips: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Origins and directions [1, about R / strips, 3] of the R rays of a camera."""
+    """Split the R rays of a camera into origins and directions [1, about R / strips, 3]."""
     rays = ray_sampler.sample_rays(*camera_utils.unpack_label(label), G.neural_rendering_resolution)
     return list(zip(*(part.chunk(strips, dim=1) for part in rays), strict=True))
 
@@ -69,20 +69,20 @@ def _march(
 
 
 def use_precision(precision: str, device: torch.device) -> None:
-    """Set PyTorch up for `precision`: 'fp32', 'tf32' (products of shorter floats) or 'mixed' (that, and float16 layers).
+    """Configure PyTorch for `precision`: 'fp32', 'tf32' (shorter floats in products) or 'mixed' (tf32 and float16 layers).
 
-    UserError for one that is not known, or is nothing that this device can do.
+    Raises UserError if it is unknown or not supported by this device.
     """
     if precision not in PRECISIONS:
         raise UserError(f"--precision {precision}: choose from {', '.join(PRECISIONS)}")
     if precision != "fp32" and device.type == "cpu":
-        raise UserError(f"--precision {precision} is for GPUs; on the CPU all is computed in fp32")
+        raise UserError(f"--precision {precision} needs a GPU; on the CPU everything is computed in fp32")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
 @contextlib.contextmanager
 def rays_start_at_head(G: TriPlaneGenerator) -> Iterator[None]:
-    """Inside, rays start closer to the head than in training: what floats before it would hide it from the photo's camera."""
+    """Start rays closer to the head inside this block, because anything floating before it would hide it from the camera."""
     kwargs = G.rendering_kwargs
     start = kwargs.ray_start
     nearest = synthesis.orbit_radius(G) - NEAR_OF_HEAD * kwargs.box_warp
@@ -96,27 +96,27 @@ def rays_start_at_head(G: TriPlaneGenerator) -> Iterator[None]:
 
 @contextlib.contextmanager
 def draws_of_step(device: torch.device, seed: int, step: int) -> Iterator[None]:
-    """Inside, random numbers are those of this step, whatever was drawn before; outside nothing was drawn."""
+    """Use the random numbers of this step inside this block, whatever was drawn before.  The outer state is not affected."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed * 1_000_003 + step)
         yield
 
 
 def bytes_kept(function: Callable[[], Any], known: Iterable[torch.Tensor]) -> int:
-    """How much memory the graph of what `function` computes keeps for its gradient beside `known` tensors, in bytes.
+    """Bytes that the graph of what `function` computes keeps for its gradient, in addition to the `known` tensors.
 
-    It is the same on every device, but for ops that are compiled for it.
+    The number is the same on every device, except for ops that are compiled for it.
     """
     sizes: dict[int, int] = {}
     apart = {tensor.untyped_storage().data_ptr() for tensor in known}
-    kept = []  # so that no address is used twice
+    kept = []  # keeps the tensors alive, so that no address is used twice
 
     def count(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in apart:
             sizes[storage.data_ptr()] = storage.nbytes()
         kept.append(tensor)
-        return tensor.detach()  # the tensor itself would hold the graph that holds it
+        return tensor.detach()  # the tensor itself would keep alive the graph that keeps it
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         function()
@@ -124,10 +124,10 @@ def bytes_kept(function: Callable[[], Any], known: Iterable[torch.Tensor]) -> in
 
 
 def plan_drawing(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool, max_memory_gb: float | None) -> Drawing:
-    """The fewest strips with which both stages stay within `max_memory_gb` GiB, as far as that can be foreseen.
+    """The smallest number of strips with which both stages are expected to stay within `max_memory_gb` GiB.
 
-    Counted are weights with gradients and Adam's averages, and what the graph of one view and its `perceptual` loss keeps.
-    On a GPU the limit also holds for PyTorch as a whole.  UserError if no number of strips is enough.
+    The estimate includes weights with gradients and Adam's averages, and what the graph of one view and its `perceptual` loss
+    keeps.  On a GPU, PyTorch as a whole is limited too.  Raises UserError if no number of strips is enough.
     """
     if max_memory_gb is None:
         return Drawing(mixed)
@@ -150,9 +150,9 @@ def plan_drawing(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool,
 
 
 def _bytes_of_a_view(G: TriPlaneGenerator, perceptual: torch.nn.Module, mixed: bool) -> tuple[int, int]:
-    """What the graph keeps for gradients of weights, latent and camera apart from the rays, and what all its rays keep.
+    """Bytes that the graph keeps for gradients of weights, latent and camera: without the rays, and for all rays of a view.
 
-    It is at least as much as either stage needs, and measured in strips, since all at once might not fit.
+    Neither stage needs more than this.  It is measured in strips, since all rays at once might not fit into memory.
     """
     device = synthesis.device_of(G)
     drawing = Drawing(mixed, MAX_STRIPS)

@@ -1,4 +1,4 @@
-"""The folder of one inversion: what was asked, which stages are done, and its files, each of which appears whole."""
+"""The folder of one inversion: its options, the finished stages, and its files, which appear only when complete."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ from training.images import save_image, tile, to_uint8
 from training.triplane import TriPlaneGenerator
 
 OPTIONS_NAME, LOCK_NAME = "options.json", ".lock"
-ADVICE = "choose another --outdir, or say --restart true"
+ADVICE = "choose another --outdir, or give --restart true"
 
 
 class Results:
-    """Names of the files in the folder of one target, and how they are written and read."""
+    """The files in the folder of one target, and how they are written and read."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -38,22 +38,22 @@ class Results:
         self.volume = folder / "geometry.mrc"
 
     def head(self, suffix: str) -> Path:
-        """The mesh, in one of the formats."""
+        """The path of the mesh, in one of the formats."""
         return self.folder / f"head{suffix}"
 
     def lock(self) -> FileLock:
-        """Make the folder, for this process alone while the lock is held; UserError if another process holds it."""
+        """Create the folder and lock it for this process.  Raises UserError if another process holds the lock."""
         make_output_dir(self.folder)
         return FileLock(
             self.folder / LOCK_NAME, f"another process works in {self.folder}; wait for it, or choose another --outdir"
         )
 
     def begin(self, asked: dict[str, Any], wanted: dict[str, Any], restart: bool) -> None:
-        """Make the folder for what is `asked`, or go on in it; UserError if it was begun with other options.
+        """Set up the folder for the options `asked`, or resume in it.  Raises UserError if it was begun with other options.
 
-        Of what is `wanted` of films and meshes the folder may have another: those are removed, and will be made again.  Films and
-        meshes that are not wanted stay, and so does the film of the projection, which is made along with it only.
-        `restart` removes all that is there but the lock, if it is a folder of this kind.
+        Films and meshes that differ from what is `wanted` are removed and will be made again.  Unwanted ones are kept, and so
+        is the film of the projection, which can only be made during the projection.  `restart` removes everything except the
+        lock, if this is a folder of this kind.
         """
         if restart and self.options.exists():
             for path in self.folder.iterdir():
@@ -78,7 +78,7 @@ class Results:
         raise UserError(f"{self.options} is damaged; {ADVICE}")
 
     def _remove_others(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        """Remove films and meshes that were made otherwise than is `wanted`; how those are made that are there then."""
+        """Remove films and meshes that were made with other settings than `wanted`.  Returns the settings of the rest."""
         was, kept = self._read_options()["wanted"], {}
         for kind, names, files in (
             ("video", ("fps", "frames"), self._films),
@@ -92,7 +92,7 @@ class Results:
         return wanted | kept
 
     def forget_pivot(self) -> None:
-        """Remove what was made of a latent that is not there any more."""
+        """Remove everything that was made from a latent that no longer exists."""
         for file in (self.camera, self.projection, self.generator, self.progress_video, *self._films, *self._meshes):
             file.unlink(missing_ok=True)
 
@@ -114,14 +114,14 @@ class Results:
             raise UserError(f"{self.folder} is of another photo, mask or camera than those given now; {ADVICE}")
         changes = [f"{name} was {stored.get(name)}, is {value}" for name, value in asked.items() if stored.get(name) != value]
         if changes:
-            raise UserError(f"cannot go on in {self.folder} with other options: {'; '.join(changes)}; {ADVICE}")
+            raise UserError(f"cannot continue in {self.folder} with other options: {'; '.join(changes)}; {ADVICE}")
 
     def save_target(self, target: Target) -> None:
-        """The photos, as they are compared."""
+        """Save the photos in the form in which they are compared."""
         save_image(tile(to_uint8(target.images), len(target.images)), self.target)
 
     def save_pivot(self, pivot: Pivot, target: Target) -> None:
-        """The latent, the cameras, and the noise if it was optimised."""
+        """Save the latent, the cameras, and the noise if it was optimised."""
         self._save_cameras(pivot, target)
         arrays = dict(
             ws=pivot.ws, labels=pivot.labels, motion=pivot.motion, **{f"noise:{k}": v for k, v in pivot.noise.items()}
@@ -132,14 +132,14 @@ class Results:
             np.savez(temporary, **{name: tensor.cpu().numpy() for name, tensor in arrays.items()})
 
     def load_pivot(self, device: torch.device) -> Pivot:
-        """What `save_pivot` wrote, on `device`; UserError if it cannot be read."""
+        """Load what `save_pivot` wrote onto `device`.  Raises UserError if it cannot be read."""
         try:
             with np.load(self.pivot, allow_pickle=False) as stored:
                 arrays = {name: torch.from_numpy(stored[name]).to(device) for name in stored.files}
             noise = {name.removeprefix("noise:"): arrays[name] for name in arrays if name.startswith("noise:")}
             return Pivot(arrays["ws"], arrays.get("ws_bcg"), arrays["labels"], arrays["motion"], noise)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            raise UserError(f"{self.pivot} cannot be read; remove it, and the projection is done again") from None
+            raise UserError(f"{self.pivot} cannot be read; remove it to repeat the projection") from None
 
     def _save_cameras(self, pivot: Pivot, target: Target) -> None:
         angles = camera_utils.yaw_pitch_roll_degrees(pivot.labels.cpu()).tolist()
@@ -161,7 +161,7 @@ class Results:
 
 
 def digest_of_network(G: TriPlaneGenerator) -> str:
-    """A short name for the weights of `G`."""
+    """A short hash of the weights of `G`."""
     digest = hashlib.blake2b(digest_size=8)
     for parameter in G.parameters():
         digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
@@ -169,7 +169,7 @@ def digest_of_network(G: TriPlaneGenerator) -> str:
 
 
 def digest_of_target(target: Target) -> str:
-    """A short name for the photos, masks and cameras of `target`."""
+    """A short hash of the photos, masks and cameras of `target`."""
     digest = hashlib.blake2b(digest_size=8)
     for tensor in (target.images, target.masks, target.labels):
         digest.update(b"none" if tensor is None else tensor.cpu().numpy().tobytes())

@@ -1,4 +1,4 @@
-"""The command: photos of people, a network -> for each a latent, a tuned generator, a turning head and a mesh."""
+"""The command for inversion: turns photos of people into latents, tuned generators, turning heads and meshes."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ from inference.shapes import MESH_FORMATS, check_format  # noqa: E402
 from pti.inversion import Machine, Wanted, invert  # noqa: E402
 from pti.perceptual import load_perceptual  # noqa: E402
 from pti.rendering import use_precision  # noqa: E402
-from pti.settings import PRECISIONS, PUBLISHED_RATE, SMALL, SMALL_RATE, SPACES, ProjectionSettings, TuningSettings  # noqa: E402  # noqa: E402
+from pti.settings import PRECISIONS, PUBLISHED_RATE, SMALL, SMALL_RATE, SPACES, ProjectionSettings, TuningSettings  # noqa: E402
 from pti.targets import TargetSource  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 
@@ -25,7 +25,7 @@ ALL = "all"
 
 
 class Indices(cli.Seeds):
-    """``0-3,7`` as a list of numbers, or ``all``."""
+    """Parses ``0-3,7`` into a list of numbers, and accepts ``all``."""
 
     name = "indices"
 
@@ -145,7 +145,7 @@ def main(
 
 
 def settings_of(options: dict[str, Any]) -> tuple[ProjectionSettings, TuningSettings]:
-    """The settings of both stages that the command's `options` ask for."""
+    """The settings of both stages for the command's `options`."""
     projection = ProjectionSettings(
         space=options["space"],
         steps=options["num_steps"],

@@ -1,4 +1,4 @@
-"""The photos to invert: pictures, masks and cameras, from the folders that training and the photo tool use."""
+"""Loads the photos to invert: pictures, masks and cameras, from the same folders as training and the photo tool."""
 
 import dataclasses
 import os
@@ -16,7 +16,7 @@ from dnnlib.archive import LABELS_NAME, Archive, read_labels, stem
 from training.decoding import decode_image, decode_mask
 from training.images import from_uint8
 
-IMAGES, MASKS = "img", "seg"  # what the folders of pictures and of masks are called, or what their names contain
+IMAGES, MASKS = "img", "seg"  # names, or parts of the names, of the folders of pictures and of masks
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,24 @@ class Target:
     labels: torch.Tensor
 
     def to(self, device: torch.device | str) -> "Target":
-        """The same on `device`."""
+        """A copy on `device`."""
         tensors = {name: getattr(self, name) for name in ("images", "masks", "labels")}
         moved = {name: tensor if tensor is None else tensor.to(device) for name, tensor in tensors.items()}
         return dataclasses.replace(self, **moved)
 
     def masks_for_loss(self, wanted: bool) -> torch.Tensor | None:
-        """The masks if they are `wanted`; UserError if there are none."""
+        """The masks if they are `wanted`.  Raises UserError if they are missing."""
         if wanted and self.masks is None:
             raise UserError(f"--mask true, but {self.name} has no mask: give --target_seg DIR, or --mask false")
         return self.masks if wanted else None
 
 
 class TargetSource:
-    """Photos with labels, and masks if there are any, in folders or zips.
+    """Photos with labels, and with masks if there are any, in folders or zips.
 
-    `img` may also be a folder that holds `img` and `seg`, or zips of these names.  Without `seg`, masks are looked for beside the photos, where
-    their folder's name has `seg` instead of `img`.  UserError if there are no photos, or labels and masks do not match them.
+    `img` may also be a folder that contains `img` and `seg`, or zips with these names.  Without `seg`, masks are looked for
+    beside the photos, in a folder with `seg` instead of `img` in its name.  Raises UserError if there are no photos, or if
+    labels or masks do not match them.
     """
 
     def __init__(self, img: str, seg: str | None = None):
@@ -61,17 +62,17 @@ class TargetSource:
         self._masks = _mask_archive(path, seg)
         self.names = self._images.image_names()
         if not self.names:
-            raise UserError(f"{path} holds no pictures")
+            raise UserError(f"{path} contains no pictures")
         self._labels = _labels_of(self._images, self.names)
         self._mask_names = _match_masks(self._images, self._masks, self.names)
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are masks beside the photos."""
+        """Whether there are masks for the photos."""
         return self._masks is not None
 
     def load(self, indices: list[int], resolution: int) -> Target:
-        """The photos number `indices` (in order of their names) as one target, brought to `resolution` pixels."""
+        """Load the photos with these indices (in order of their names) as one target, resized to `resolution` pixels."""
         beyond = [index for index in indices if index >= len(self.names)]
         if beyond:
             last = len(self.names) - 1
@@ -137,7 +138,7 @@ def _decode(archive: Archive, name: str, decode: Callable[[bytes], PIL.Image.Ima
 def _to_size(picture: PIL.Image.Image, resolution: int, name: str) -> np.ndarray:
     if picture.width != picture.height:
         raise UserError(
-            f"{name} is {picture.width}x{picture.height}, and cameras of labels see squares: "
+            f"{name} is {picture.width}x{picture.height}, but labels describe cameras of squares: "
             "prepare it with dataset_tool_photo.py"
         )
     kind = PIL.Image.Resampling.BOX if picture.width >= resolution else PIL.Image.Resampling.BILINEAR
@@ -145,7 +146,7 @@ def _to_size(picture: PIL.Image.Image, resolution: int, name: str) -> np.ndarray
 
 
 def _target_name(names: list[str], all_names: list[str]) -> str:
-    """A name for a folder: the photo's own, with its folders where two have the same, and how many come with it."""
+    """A name for a folder: that of the photo, with its folders if the name is not unique, and the number of further photos."""
     first = PurePosixPath(names[0])
     alike = [name for name in all_names if PurePosixPath(name).stem == first.stem]
     name = first.stem if len(alike) == 1 else stem(names[0]).replace("/", "-")

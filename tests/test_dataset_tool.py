@@ -327,7 +327,7 @@ def test_sources_that_are_not_there_or_damaged(tmp_path):
     make_source(tmp_path)
     assert_refused(run(tmp_path, "--seg_source", str(tmp_path / "absent")), tmp_path, "absent", 1)
     (tmp_path / "seg" / "x.zip").write_bytes(b"PK\3\4 and no more")
-    assert_refused(run(tmp_path, "--seg_source", str(tmp_path / "seg" / "x.zip")), tmp_path, "neither a folder nor a complete .zip", 1)
+    assert_refused(run(tmp_path, "--seg_source", str(tmp_path / "seg" / "x.zip")), tmp_path, "nor a complete .zip", 1)
 
 
 def test_malformed_labels(tmp_path):

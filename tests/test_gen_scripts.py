@@ -208,16 +208,16 @@ USAGE_ERRORS = {
     "a grid of one number": ("gen_videos", ("--seeds", "0-3", "--outdir", "out", "--grid", "2"), "such as 2x2"),
     "a class": ("gen_samples", ("--seeds", "0", "--outdir", "out", "--class", "1"), "conditioned on cameras, not on classes"),
     "no place for the video": ("gen_videos", ("--seeds", "0"), "give --outdir DIR or --output FILE.mp4"),
-    "another kind of video": ("gen_videos", ("--seeds", "0", "--output", "a.gif"), "videos are written as .mp4"),
+    "another kind of video": ("gen_videos", ("--seeds", "0", "--output", "a.gif"), "not the name of an .mp4 file"),
     "one file for two": (
         "gen_videos",
         ("--seeds", "0,1", "--output", "a.mp4", "--interpolate", "false"),
-        "makes one for each seed: use --outdir",
+        "writes one per seed; use --outdir",
     ),
     "a grid without interpolation": (
         "gen_videos",
         ("--seeds", "0-3", "--grid", "2x2", "--outdir", "out", "--interpolate", "false"),
-        "are for --interpolate true",
+        "only work with --interpolate true",
     ),
     "an unknown camera path": ("gen_videos", ("--seeds", "0", "--outdir", "out", "--cfg", "Dogs"), "'FFHQ', 'Cats', 'Head'"),
     "a field of view that is not a number": ("gen_samples", ("--seeds", "0", "--outdir", "out", "--fov-deg", "nan"), "finite"),
@@ -228,7 +228,7 @@ ERRORS = {
         ("--seeds", "0-2", "--grid", "2x2", "--outdir", "out"),
         "3 seeds do not fill a grid of 4 cells",
     ),
-    "three faces to mix": ("gen_interpolation", ("--seeds", "1-3", "--outdir", "out"), "takes two seeds, A,B, and got 3"),
+    "three faces to mix": ("gen_interpolation", ("--seeds", "1-3", "--outdir", "out"), "takes two seeds, A,B, but got 3"),
     "too few samples": (
         "gen_samples",
         ("--seeds", "0", "--outdir", "out", "--sample_mult", "0.9"),

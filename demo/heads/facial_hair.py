@@ -1,4 +1,4 @@
-"""Brows and beards: what one person wears, and their strands."""
+"""Brows and beards: one person's traits, and their strands."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ _INNER_BROW, _BROW_SPAN = 0.012, 0.045  # metres from the middle plane to a brow
 
 @dataclass(frozen=True)
 class BeardKind:
-    """A kind of beard: strands over the whole beard's region, their length in metres, how dark the skin under them is, and
-    how likely a man wears it.
+    """A kind of beard: strands over the whole region of the beard, their length in metres, how dark the skin under them is,
+    and the probability that a man wears it.
     """
 
     strands: int
@@ -39,17 +39,17 @@ BEARDS = {
 
 @dataclass(frozen=True)
 class FacialHairTraits:
-    """One person's brows and beard. Factors multiply the usual number."""
+    """One person's brows and beard.  Factors multiply the default number."""
 
     beard: str  # a key of BEARDS
     beard_length: float  # factor
-    beard_grey: float  # 0..1: how far the beard is greyer than the hair
+    beard_grey: float  # 0..1: how much greyer the beard is than the hair
     brow_density: float  # share of the template's brow roots that carry a strand
     brow_length: float  # factor
 
 
 def sample_facial_hair(rng: np.random.Generator, phenotype) -> FacialHairTraits:
-    """Brows and beard for a phenotype (fields gender 0 man … 1 woman, age)."""
+    """Draw brows and beard for a phenotype (fields gender 0 man … 1 woman, age)."""
     chances = np.array([kind.chance for kind in BEARDS.values()])
     beard = str(rng.choice(list(BEARDS), p=chances / chances.sum()))
     years = float(smoothstep(0.68, 0.98, phenotype.age))
@@ -64,18 +64,18 @@ def sample_facial_hair(rng: np.random.Generator, phenotype) -> FacialHairTraits:
 
 
 def brow_colour(hair: HairTraits) -> np.ndarray:
-    """Linear albedo [3] of the brows: a little darker than dark hair, much darker than light hair."""
+    """Linear albedo [3] of the brows: slightly darker than dark hair, much darker than light hair."""
     colour = np.array(hair.colour)
     return np.clip(colour * (0.8 if colour.mean() < 0.15 else 0.45), 0.004, 0.9)
 
 
 def beard_colour(traits: FacialHairTraits, hair: HairTraits) -> np.ndarray:
-    """Linear albedo [3] of the beard: the hair's, greyer where the traits say so."""
+    """Linear albedo [3] of the beard: that of the hair, greyer by `beard_grey`."""
     return np.array(hair.colour) * 0.9 * (1 - traits.beard_grey) + np.array([0.30, 0.29, 0.28]) * traits.beard_grey
 
 
 def beard_cover(template, traits: FacialHairTraits) -> np.ndarray:
-    """How thickly the beard grows at the template's fine vertices [N2], 0..1; also for the shadow on the skin."""
+    """Density of the beard at the template's fine vertices [N2], 0..1.  Also used for the shadow on the skin."""
     across, height, _ = (template.mean_fine - template.eye_middle).T
     cover = template.regions["beard"]
     moustache = smoothstep(-0.068, -0.064, height) * smoothstep(0.036, 0.030, np.abs(across))
@@ -84,7 +84,7 @@ def beard_cover(template, traits: FacialHairTraits) -> np.ndarray:
 
 
 def grow_brows(template, head, traits: FacialHairTraits, hair: HairTraits, rng: np.random.Generator) -> Strands:
-    """Strands of both brows: upright at their inner ends, lying outward along the arc, down at the outer ends."""
+    """Strands of both brows: upright at their inner ends, then lying outward along the arc, and down at the outer ends."""
     roots = template.brow_roots
     roots = roots[rng.random(len(roots)) < traits.brow_density]
     across = roots.at(template.mean_fine)[:, 0]
@@ -101,7 +101,7 @@ def grow_brows(template, head, traits: FacialHairTraits, hair: HairTraits, rng: 
 
 
 def grow_beard(template, head, traits: FacialHairTraits, hair: HairTraits, rng: np.random.Generator) -> Strands | None:
-    """Strands of the beard, falling and a little outward; None where it is only a shadow on the skin or nothing at all."""
+    """Strands of the beard, pointing down and slightly outward.  None if it is only a shadow on the skin, or nothing."""
     kind = BEARDS[traits.beard]
     if not kind.strands:
         return None
@@ -109,7 +109,7 @@ def grow_beard(template, head, traits: FacialHairTraits, hair: HairTraits, rng: 
     whole = template.regions["beard"] > 0.3
     roots = sample_roots(whole, kind.strands, rng, template.mean_fine, template.fine_faces)
     thickness = roots.at(cover)
-    # Thin and short where it ends, so that its edge is no line.
+    # Thin and short near its border, so that the edge is not a line.
     kept = rng.random(len(thickness)) < smoothstep(0.3, 0.9, thickness)
     roots, thickness = roots[kept], thickness[kept]
     start, normals = roots.at(head.fine), unit(roots.at(head.fine_normals))

@@ -1,19 +1,19 @@
-"""Vectors, normals, subdivision and noise: the geometry all parts of a head share."""
+"""Shared geometry: vectors, normals, subdivision and noise."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 
-_NOISE_CELLS = 64  # the lattice of `value_noise` repeats after so many cells; no head spans that many of a useful size
+_NOISE_CELLS = 64  # period of `value_noise` in cells; no head spans that many cells of a useful size
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A surface, with whatever it carries at its vertices.
+    """A surface with optional attributes at its vertices.
 
-    vertices [n, 3]: metres in head space; faces [f, 3 or 4]: vertex numbers, counter-clockwise from outside;
-    colours [n, 3]: linear albedo in 0..1, or None; opacity [n]: 0..1, or None where all is solid.
+    vertices [n, 3]: metres in head space; faces [f, 3 or 4]: vertex indices, counter-clockwise seen from outside;
+    colours [n, 3]: linear albedo in 0..1, or None; opacity [n]: 0..1, or None if everything is solid.
     """
 
     vertices: np.ndarray
@@ -23,30 +23,30 @@ class Mesh:
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """The vectors [..., 3] at length one; a zero vector stays zero."""
+    """Normalise vectors [..., 3].  Zero vectors stay zero."""
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
 
 
 def tangential(vectors: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """The directions (length one) of the parts of `vectors` [..., 3] at right angles to the unit `normals` [..., 3]."""
+    """Unit vectors along the components of `vectors` [..., 3] orthogonal to the unit `normals` [..., 3]."""
     return unit(vectors - np.sum(vectors * normals, axis=-1, keepdims=True) * normals)
 
 
 def smoothstep(lo: float, hi: float, x: np.ndarray) -> np.ndarray:
-    """0 below `lo`, 1 above `hi`, a smooth S between (`lo` above `hi` turns it around)."""
+    """A smooth step from 0 below `lo` to 1 above `hi`, or the reverse if `lo` is above `hi`."""
     t = np.clip((np.asarray(x) - lo) / (hi - lo), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def triangles(faces: np.ndarray) -> np.ndarray:
-    """Triangles [T, 3] of faces [F, 3 or 4]: all first halves of the quads, then all second halves."""
+    """Triangles [T, 3] of faces [F, 3 or 4]: the first halves of all quads, followed by the second halves."""
     if faces.shape[1] == 3:
         return faces
     return np.concatenate([faces[:, [0, 1, 2]], faces[:, [0, 2, 3]]])
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [n, 3] of vertices [n, 3]: the mean over the faces around, weighted by area; zero without a face."""
+    """Unit normals [n, 3] of vertices [n, 3]: area-weighted means over the adjacent faces; zero for vertices without a face."""
     corners = triangles(faces)
     a, b, c = (vertices[corners[:, k]] for k in range(3))
     doubled_areas = np.cross(b - a, c - a)
@@ -60,8 +60,8 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 def catmull_clark(faces: np.ndarray, n: int) -> tuple[sparse.csr_matrix, np.ndarray]:
     """One step of Catmull–Clark subdivision of quads [F, 4] over `n` vertices.
 
-    Returns a matrix [n + edges + F, n], whose product with the vertices is the new vertices (moved old ones first, then
-    one per edge, then one per face; rows sum to one), and the new faces [4 F, 4]. An open border becomes a cubic B-spline.
+    Returns a matrix [n + edges + F, n] that maps old to new vertices (the moved old ones first, then one per edge, then one per
+    face; rows sum to one), and the new faces [4 F, 4].  An open border becomes a cubic B-spline.
     """
     faces = np.asarray(faces)
     face_count = len(faces)
@@ -91,7 +91,7 @@ def catmull_clark(faces: np.ndarray, n: int) -> tuple[sparse.csr_matrix, np.ndar
     # Inside: (mean of the face points + 2 · mean of the edges' mid-points + (valence − 3) · the vertex) / valence.
     old_points = sparse.diags(share**2) @ (corner_in_face.T @ face_points)
     old_points += sparse.diags(2 * share / np.maximum(edge_valence, 1)) @ (end_of_edge.T @ mid_points)
-    # On the border: half the vertex, a quarter each of the mid-points of its two border edges.
+    # On the border: half the vertex, and a quarter of each mid-point of its two border edges.
     old_points += sparse.diags(np.where(on_border, 0.25, 0.0)) @ (end_of_edge.T @ sparse.diags(border * 1.0) @ mid_points)
     old_points += sparse.diags(np.where(inner, (valence - 3) * share, np.where(on_border, 0.5, 1.0)))
 
@@ -107,12 +107,12 @@ def _incidence(rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) ->
 
 
 def value_noise(points: np.ndarray, size: float, rng: np.random.Generator, octaves: int = 3) -> np.ndarray:
-    """Smooth noise in -1..1 at points [n, 3]: grains of `size` (same unit), then half the size at half the strength, …"""
+    """Smooth noise in -1..1 at points [n, 3]: grains of `size` (same unit), then of half the size at half the strength, …"""
     lattice = rng.random((_NOISE_CELLS,) * 3, dtype=np.float32)
     total = np.zeros(len(points))
     strengths = 0.5 ** np.arange(octaves)
     for octave, strength in enumerate(strengths):
-        # The offset keeps the middle of the head, where all octaves would share a lattice point, away from the origin.
+        # The offset moves the centre of the head away from the origin, where all octaves would share a lattice point.
         position = points / size * 2**octave + 17
         cell = np.floor(position).astype(int)
         t = smoothstep(0, 1, position - cell)

@@ -1,4 +1,4 @@
-"""Hair of the head: what one person wears, and its strands."""
+"""Hair of the head: selects the roots that carry strands, and grows them."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ __all__ = ["HAIR_COLOURS", "STYLES", "HairStyle", "HairTraits", "grow_hair", "sa
 
 
 def grow_hair(template, head, traits: HairTraits, cloth: Mesh | None, rng: np.random.Generator) -> list[Strands]:
-    """The hair of a head, one `Strands` per shade; none for a bald one. It stays out of `cloth` where that is given."""
+    """Grow the hair of a head: one `Strands` per shade, none for a bald head.  It stays outside of `cloth` if given."""
     style = STYLES[traits.style]
     if not style.count:
         return []
@@ -28,9 +28,9 @@ def grow_hair(template, head, traits: HairTraits, cloth: Mesh | None, rng: np.ra
 
 
 def _choose_roots(template, traits: HairTraits, style: HairStyle, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the scalp roots that carry a strand, in random order, so that the first of them serve as guides."""
+    """Indices of the scalp roots that carry a strand, in random order, so that the first of them can serve as guides."""
     height = template.scalp_roots.at(template.mean_coarse)[:, 1] - template.eye_middle[1]
     density = scalp_density(template.scalp_hairline, template.scalp_azimuth, height, traits)
-    # As many strands for the bare-crowned as their share of the scalp, not all of them on what is left.
+    # A bare crown removes strands in proportion to its share of the scalp, instead of crowding them into the rest.
     share = style.count / len(density)
     return np.flatnonzero(rng.random(len(density)) < density * share)

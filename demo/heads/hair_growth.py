@@ -1,8 +1,8 @@
-"""How hair grows on a head: guide strands step by step, and the strands between them.
+"""Grows hair on a head: guide strands step by step, and then the strands between them.
 
-A guide leaves the skin, turns toward where its style combs it and, further out, downward; after each step it is pushed out
-of skin and cloth, turned out of the face and held inside the picture's frame. The many strands of a head follow the guides
-around their roots.
+A guide leaves the skin, turns toward the direction in which its style is combed and, further out, downward.  After each step it
+is pushed out of skin and cloth, turned away from the face and kept inside the frame of the picture.  The many other strands
+follow the guides around their roots.
 """
 
 from dataclasses import dataclass
@@ -15,26 +15,26 @@ from .hair_strands import Obstacle, Strands, curl, resample, shaded, tapered
 from .hair_styles import HairStyle, HairTraits
 
 GUIDES = 1_500
-SKIN_MARGIN = 0.0008  # metres that any hair keeps from skin and cloth
+SKIN_MARGIN = 0.0008  # metres; the least distance of hair from skin and cloth
 ROOT_DEPTH = 0.0006  # metres under the skin at which strands begin
-TIE_RADIUS = 0.020  # metres around the knot of tied hair within which a strand has arrived
+TIE_RADIUS = 0.020  # metres; within this distance of the knot of tied hair, a strand has arrived
 
-_BEND = 0.24  # how far a strand turns toward its goal at one of the points it is rendered with
+_BEND = 0.24  # how far a strand turns toward its goal from one rendered point to the next
 _DOWN = np.array([0.0, -1.0, 0.0])
-_COLLAR = -0.105  # height above the eyes (metres) below which clothes begin, where no mesh says so
+_COLLAR = -0.105  # height in metres above the eyes below which clothes begin, if no mesh is given
 _CLOTH_THICKNESS = 0.013
 
-# The frame of the pictures in world units: hair further out than `_HELD_FROM` of it is drawn in, more and more.
+# The frame of the pictures in world units.  Hair beyond `_HELD_FROM` of it is drawn inward, progressively.
 _FRAME_RADIUS, _FRAME_HEIGHT = 0.285, 0.29
 _HELD_FROM = 0.84
-_SHARPEST_TURN = 0.03  # metres: radius of the body's curvature where its side next to a strand is guessed
-_LOCKS = 0.03  # metres across the scalp over which curls keep in step
-_ROUNDNESS = 2.6  # exponent of the frame's shape: 2 an ellipsoid, more a box
-# A skull that fills more than this of the frame gets a larger one: up to what pictures show, and then as little as goes.
+_SHARPEST_TURN = 0.03  # metres: assumed radius of curvature of the body, where its side next to a strand must be guessed
+_LOCKS = 0.03  # metres across the scalp over which curls stay in phase
+_ROUNDNESS = 2.6  # exponent of the frame's shape: 2 is an ellipsoid, larger is more like a box
+# A skull that fills more than this share gets a larger frame: up to what pictures show, and then the least possible.
 _SKULL_REACH, _LEAST_SKULL_REACH = 0.93, 0.95
 _LARGEST_ROOM = 1.05
 
-# The part of the space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
+# The space in front of the face that stays free: half its angle (degrees about the head's axis) by height.
 _FACE_HEIGHTS = [-0.2, -0.06, 0.0, 0.035, 0.06, 0.08]
 _FACE_ANGLES = [72, 66, 62, 48, 20, 0]
 _FACE_AXIS_Z = -0.088  # of the head's axis relative to the eyes
@@ -42,7 +42,7 @@ _FRINGE_ANGLE = np.radians(46)
 
 
 class Site:
-    """A head as hair meets it: where the eyes are, what to stay out of, and how much room the frame leaves."""
+    """A head as seen by hair: the position of the eyes, obstacles, and the space that the frame leaves."""
 
     def __init__(self, head, cloth: Mesh | None = None):
         self.eye = np.asarray(head.eye_middle, np.float64)
@@ -55,11 +55,12 @@ class Site:
         skull = self.vertices[self.vertices[:, 1] > self.eye[1]]
         skull_reach = self.reach(self.placement.to_world(skull)).max()
         self.room = max(1.0, min(skull_reach / _SKULL_REACH, _LARGEST_ROOM), skull_reach / _LEAST_SKULL_REACH)
-        self.volume = float(np.interp(skull_reach, [0.90, 1.15], [1.0, 0.5]))  # how full hair may be in what the skull leaves
+        self.volume = float(np.interp(skull_reach, [0.90, 1.15], [1.0, 0.5]))  # fullness of hair in the space around the skull
 
     def settle(self, points: np.ndarray, margin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Points [n, 3] moved into free space at `margin` [n] from the skin: with distances [n] from skin or
-        cloth and normals [n, 3] there.
+        """Move points [n, 3] into free space, at `margin` [n] from the skin.
+
+        Also returns their distances [n] from skin or cloth, and the normals [n, 3] there.
         """
         thickness = np.zeros(len(points))
         if self.cloth is None:
@@ -69,7 +70,7 @@ class Site:
         held = self.hold_in_frame(points)
         moved = np.abs(held - points).max(axis=1) > 1e-5
         if moved.any():
-            thin = (0.5 * (margin + thickness))[moved]  # so that the layers of hair stay apart
+            thin = (0.5 * (margin + thickness))[moved]  # keeps the layers of hair apart
             held[moved], distances[moved], normals[moved] = self.body.push_out(held[moved], thin)
         low = held[:, 1] < self.eye[1] - 0.06
         if self.cloth is not None and low.any():
@@ -80,13 +81,13 @@ class Site:
         return held, distances - thickness, normals
 
     def reach(self, world: np.ndarray) -> np.ndarray:
-        """How far points [n, 3] in world units fill the frame from whichever side: 1 at its edge, above the eyes or beside."""
+        """How far points [n, 3] (world units) fill the frame from their worst side: 1 at its edge, above or beside the eyes."""
         radius = np.hypot(world[:, 0], world[:, 2]) / (_FRAME_RADIUS * self.room)
         height = np.clip(world[:, 1], 0, None) / (_FRAME_HEIGHT * self.room)
         return (radius**_ROUNDNESS + height**_ROUNDNESS) ** (1 / _ROUNDNESS)
 
     def hold_in_frame(self, points: np.ndarray, held_from: float = _HELD_FROM) -> np.ndarray:
-        """Points [n, 3] drawn in toward the axis the cameras turn about, from `held_from` of the frame on, up to its edge."""
+        """Draw points [n, 3] beyond `held_from` of the frame toward the cameras' axis of rotation, so that they stay inside."""
         world = self.placement.to_world(points)
         reach = np.maximum(self.reach(world), 1e-6)
         rest = 1 - held_from
@@ -98,7 +99,7 @@ class Site:
 
 @dataclass(frozen=True)
 class ScalpPoints:
-    """Where strands are rooted: points, normals [n, 3]; azimuth and height above the person's hairline `edge` [n]."""
+    """Roots of strands: points and normals [n, 3]; azimuth, and height above the person's hairline `edge` [n]."""
 
     points: np.ndarray
     normals: np.ndarray
@@ -114,8 +115,8 @@ class ScalpPoints:
 
 @dataclass(frozen=True)
 class Guides:
-    """Guide strands [n, k, 3], their distances [n, k] from the body with its normals there [n, k, 3], and the fractional
-    points [n] where they are cut.
+    """Guide strands [n, k, 3], their distances [n, k] from the body and its normals there [n, k, 3], and the fractional indices
+    [n] of the points where they are cut.
     """
 
     points: np.ndarray
@@ -125,11 +126,11 @@ class Guides:
 
 
 def guide_lengths(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, rng: np.random.Generator) -> np.ndarray:
-    """Lengths [n] in metres: sides to top by height, shorter along the edge where hair is short."""
+    """Lengths [n] in metres, interpolated by height from sides to top, and shorter along the edge of short hair."""
     top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])
     lengths = style.length_sides + (style.length_top - style.length_sides) * top
     lengths *= traits.length * rng.uniform(0.82, 1.08, len(roots))
-    if style.lift > 0.8:  # it stands off the head
+    if style.lift > 0.8:  # the hair stands off the head
         lengths *= 0.4 + 0.6 * site.volume
     if style.length_sides < 0.1:
         lengths *= np.clip(0.35 + roots.edge / 0.03, 0.35, 1)
@@ -137,7 +138,7 @@ def guide_lengths(style: HairStyle, traits: HairTraits, site: Site, roots: Scalp
 
 
 def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, rng: np.random.Generator) -> Guides:
-    """One guide from each root."""
+    """Grow one guide from each root."""
     n, steps = len(roots), style.steps
     lengths = guide_lengths(style, traits, site, roots, rng)
     stride = (lengths / (steps - 1))[:, None]
@@ -164,7 +165,7 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
         if style.length_top > 0.05:
             there, ends = keep_off_face(there, step, ends, style, traits, site, roots.azimuth)
         there, distances, normals = site.settle(there, np.maximum(margin * min(1, step / 3), SKIN_MARGIN))
-        # The step keeps its length, and part of the turn the obstacles gave it.
+        # The step keeps its length, and some of the turn caused by obstacles.
         taken = unit(there - here)
         there = here + taken * stride
         heading = unit(heading + taken)
@@ -175,7 +176,7 @@ def grow_guides(style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPo
 
 
 class Comber:
-    """Where a style's hair wants to go."""
+    """The directions in which a style's hair is combed and falls."""
 
     def __init__(self, style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints):
         self.style, self.traits, self.site = style, traits, site
@@ -185,14 +186,14 @@ class Comber:
         self.side = np.where(roots.points[:, 0] > self.parting_x, 1.0, -1.0)
         self.top = smoothstep(0.035, 0.085, roots.points[:, 1] - site.eye[1])[:, None]
         self.tie = tie_point(site, traits)
-        # Hair from the front half of the head may fall before the shoulder; the rest behind it.
+        # Hair from the front half of the head may fall in front of the shoulder, the rest behind it.
         self.drape = np.where(np.abs(roots.azimuth) < 1.1, 1.0, -1.0)
 
     def direction(self, here: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Directions [n, 3] of combing along the skin at points [n, 3] with normals [n, 3]."""
+        """Combing directions [n, 3] along the skin at points [n, 3] with normals [n, 3]."""
         down = 1 - self.top
         if self.style.combing == "tie":
-            # In front the way leads up first and over the head, as the short one is across the face.
+            # In front, hair first goes up and over the head, because the shortest path is across the face.
             front = np.clip((here[:, 2] - self.tie[2] - 0.08) / 0.08, 0, 1)
             return tangential(self.tie - here + front[:, None] * [0, 0.16, 0], normals)
         if self.style.combing == "back":
@@ -209,21 +210,21 @@ class Comber:
         return away
 
     def _around_whorl(self, here: np.ndarray, normals: np.ndarray) -> np.ndarray:
-        """Away from the whorl; near it in a swirl, and hardly combed at its middle, which would lie bare."""
+        """Directions away from the whorl: a swirl near it, and hardly any combing at its centre, which would be bare."""
         offset = here - self.whorl
         away = tangential(offset, normals)
         far = smoothstep(0.0, 0.045, np.linalg.norm(offset, axis=1))[:, None]
         return unit(away + (1 - far) * self.turn * np.cross(normals, away)) * (0.25 + 0.75 * far)
 
     def fall(self, here: np.ndarray, normals: np.ndarray, distances: np.ndarray) -> np.ndarray:
-        """Where weight takes a strand [n, 3]: down; on a shoulder, off it to the front or the back."""
+        """Directions [n, 3] in which weight pulls a strand: down, or off a shoulder to the front or the back."""
         on_shoulder = (here[:, 1] < self.site.eye[1] - 0.09) & (distances < 0.02) & (normals[:, 1] > 0.25)
         slide = np.zeros_like(here)
         slide[:, 2] = 0.8 * self.drape * on_shoulder
         return _DOWN + slide
 
     def ends(self, there: np.ndarray, step: int, rng: np.random.Generator) -> np.ndarray:
-        """Fractional points [n] at which strands that are now at `there` end; the last possible one where they go on."""
+        """Fractional indices [n] at which strands that have reached `there` end; the largest possible one if they continue."""
         ends = np.full(len(there), self.style.steps - 1.0)
         if self.style.cut is not None:
             height = self.site.eye[1] + self.style.cut + self.traits.cut + rng.normal(0, 0.003, len(there))
@@ -234,7 +235,7 @@ class Comber:
 
 
 def tie_point(site: Site, traits: HairTraits) -> np.ndarray:
-    """The knot of tied hair [3]: just off the back of the head at the height where this person wears it."""
+    """The knot [3] of tied hair: just off the back of the head, at this person's height."""
     height = site.eye[1] + traits.tie_height
     band = (np.abs(site.vertices[:, 0] - site.eye[0]) < 0.015) & (np.abs(site.vertices[:, 1] - height) < 0.006)
     back = site.vertices[band, 2].min() if band.any() else site.eye[2] - 0.17
@@ -244,7 +245,7 @@ def tie_point(site: Site, traits: HairTraits) -> np.ndarray:
 def keep_off_face(
     points: np.ndarray, step: int, ends: np.ndarray, style: HairStyle, traits: HairTraits, site: Site, azimuth: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points [n, 3] turned about the head's axis until they are beside the face; a fringe is cut where it reaches it."""
+    """Rotate points [n, 3] about the head's axis until they are beside the face.  A fringe is cut where it reaches the face."""
     side, height, ahead = (points - site.eye - [0, 0, _FACE_AXIS_Z]).T
     radius, angle = np.hypot(side, ahead), np.arctan2(side, ahead)
     if style.fringe:
@@ -257,7 +258,7 @@ def keep_off_face(
         short = inside & (np.abs(angle) < _FRINGE_ANGLE) & (np.abs(azimuth) < 1.0)
         ends = np.where(short, np.minimum(ends, step - 0.5), ends)
     turned = np.where(angle >= 0, 1, -1) * np.minimum(limit, np.abs(angle) + 0.16)
-    # A head is longer than it is wide: at the same distance from the axis hair would stand off beside the face.
+    # A head is longer than wide: at a constant distance from the axis, hair would stand off beside the face.
     radius = radius * (1 - 0.25 * (np.abs(turned) - np.abs(angle)) * inside)
     beside = np.stack([radius * np.sin(turned), height, radius * np.cos(turned)], axis=1) + site.eye + [0, 0, _FACE_AXIS_Z]
     return np.where(inside[:, None], beside, points), ends
@@ -266,7 +267,7 @@ def keep_off_face(
 def grow_strands(
     style: HairStyle, traits: HairTraits, site: Site, roots: ScalpPoints, guides: Guides, rng: np.random.Generator
 ) -> list[Strands]:
-    """Strands from all roots, the first of which are the guides'."""
+    """Grow strands from all roots; the first roots are those of the guides."""
     n, count = len(roots), len(guides.points)
     shares = np.linspace(0, style.steps - 1, style.points)
     before = np.minimum(shares.astype(int), style.steps - 2)
@@ -274,11 +275,11 @@ def grow_strands(
     ends = guides.ends / (style.steps - 1)
 
     first, second = cKDTree(roots.points[:count]).query(roots.points, k=2)[1].T
-    # Neighbours one after another: searches for the nearest vertex are twice as fast.
+    # Neighbours follow each other, which makes searches for the nearest vertex twice as fast.
     order = np.argsort(first, kind="stable")
     guide_roots = roots.points[:count]
     roots, first, second = roots[order], first[order], second[order]
-    # Guides that part (at a parting, around the face) are not mixed.
+    # Guides that diverge (at a parting, around the face) are not mixed.
     together = np.linalg.norm(lines[first, -1] - lines[second, -1], axis=1) < 0.035
     share = np.where(together, rng.uniform(0, 0.5, n), 0)[:, None]
     spread = (1 - style.clump * rng.uniform(0.5, 1, n))[:, None, None]
@@ -289,9 +290,9 @@ def grow_strands(
     points += offset[:, None] * (1 - u**1.3 * (1 - spread)) + (rng.normal(0, 1, (n, 3)) * stray[:, None])[:, None] * u**1.2
     points[:, 0] = roots.points - roots.normals * ROOT_DEPTH
     if style.curl[0] > 0:
-        # Neighbouring locks wave together, but wind either way around.
+        # Neighbouring locks wave together, but wind in either direction.
         phase = 3 * np.pi * value_noise(guide_roots, _LOCKS, rng, octaves=1)[first] + rng.normal(0, 0.6, n)
-        # Calm at the hairline, or locks would swing into the face.
+        # Less curl at the hairline, or locks would swing into the face.
         amplitude = style.curl[0] * traits.wave * (0.3 + 0.7 * smoothstep(0, 0.03, roots.edge))
         wavelength = style.curl[1] * rng.uniform(0.85, 1.15, count)[first] * rng.choice([-1, 1], count)[first]
         points = curl(points, amplitude, wavelength, phase)
@@ -309,8 +310,8 @@ def grow_strands(
 
 
 def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.ndarray:
-    """Strands [n, k, 3] pushed out of the body where they may be in it: where the distance `clearance` [n, k] that they
-    keep at least is below the margin. Roots stay.
+    """Push strands [n, k, 3] out of the body where they may be inside: where `clearance` [n, k], a lower bound of their distance,
+    is below the margin.  Roots stay.
     """
     points = points.copy()
     doubtful = clearance < 2 * SKIN_MARGIN
@@ -322,7 +323,7 @@ def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.n
 def refine_edge(
     ends: np.ndarray, style: HairStyle, roots: ScalpPoints, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends [n] (share of the strand) and greatest radii [n]: finer at the hairline, and some of it short new hair."""
+    """Ends [n] (share of the strand) and largest radii [n]: finer at the hairline, where some hair is short and new."""
     n = len(roots)
     edge = smoothstep(0.0, 0.012, roots.edge)
     young = rng.random(n) < 0.35 * (1 - edge)
@@ -331,7 +332,7 @@ def refine_edge(
 
 
 def scalp_points(template, head, chosen: np.ndarray, edge: np.ndarray) -> ScalpPoints:
-    """The chosen scalp roots [n] on a head, whose own hairline lies `edge` [n] metres below them."""
+    """The chosen scalp roots [n] on a head whose hairline is `edge` [n] metres below them."""
     roots = template.scalp_roots[chosen]
     normals = unit(roots.at(head.coarse_normals).astype(np.float64))
     return ScalpPoints(roots.at(head.coarse).astype(np.float64), normals, template.scalp_azimuth[chosen], edge)

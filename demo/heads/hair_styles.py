@@ -1,4 +1,4 @@
-"""The table of hair styles and colours, and how one person's hair is drawn from it."""
+"""Tables of hair styles and colours, and how one person's hair is drawn from them."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ HAIR_COLOURS = {
 
 @dataclass(frozen=True)
 class HairStyle:
-    """How a style grows. Lengths in metres before scaling."""
+    """The parameters of a style.  Lengths are in metres before scaling."""
 
     combing: str  # away: from the whorl; parted, side, back: over a parting or backward; tie: to where it is tied
     count: int  # strands
@@ -29,7 +29,7 @@ class HairStyle:
     length_sides: float
     steps: int  # points along a guide strand
     points: int  # points along a rendered strand; curls need more of them
-    margin: tuple[float, float]  # how high above the skin the layers of hair lie
+    margin: tuple[float, float]  # height of the layers of hair above the skin
     lift: float = 0.3  # how far it first stands off the skin
     comb: float = 1.0  # how strongly it follows the combing
     gravity: float = 0.0
@@ -97,7 +97,7 @@ _THINNING_STYLES = ("buzz", "crop", "side part", "slick")
 
 @dataclass(frozen=True)
 class HairTraits:
-    """One person's hair. Factors multiply the style's number; heights and offsets are in metres relative to the eyes."""
+    """One person's hair.  Factors multiply the style's number; heights and offsets are in metres relative to the eyes."""
 
     style: str
     colour_name: str
@@ -106,24 +106,24 @@ class HairTraits:
     length: float  # factor
     volume: float  # factor of how high it stands above the skin
     wave: float  # factor of the curls' amplitude
-    parting: float  # where the parting runs: metres to the person's left of the middle
+    parting: float  # position of the parting: metres to the person's left of the middle
     recession: float  # 0..1: how far temples and forehead have receded
     thinning: float  # 0..1: how bare the crown is; 1 leaves a wreath
     fringe: float  # height of the fringe's ends above the eyes
-    cut: float  # metres added to where the style is cut
+    cut: float  # metres added to the height of the style's cut
     opening: float  # factor of how far the face is kept free
-    tie_height: float  # where tied hair meets, above the eyes
-    bun: bool  # tied hair ends in a bun, else in a tail
+    tie_height: float  # height above the eyes at which hair is tied
+    bun: bool  # tied hair ends in a bun instead of a tail
 
 
 def sample_hair(rng: np.random.Generator, phenotype, style: str | None = None) -> HairTraits:
-    """Hair for a phenotype (fields african, asian, caucasian, gender 0 man … 1 woman, age); `style` forces the style."""
+    """Draw hair for a phenotype (fields african, asian, caucasian, gender 0 man … 1 woman, age); `style` sets the style."""
     womanly = phenotype.gender > 0.5
     weights = np.array([each.women if womanly else each.men for each in STYLES.values()])
     drawn = str(rng.choice(list(STYLES), p=weights / weights.sum()))
     style = drawn if style is None else style
     colour_name = _sample_colour(rng, phenotype)
-    # One person's black is not another's.
+    # Shades of one colour differ between people.
     colour = np.array(HAIR_COLOURS[colour_name]) * rng.uniform(0.8, 1.25) * rng.uniform(0.93, 1.07, 3)
     years = float(smoothstep(0.68, 0.98, phenotype.age))
     balding = years * rng.beta(0.9, 1.1) * (not womanly) * (style in _THINNING_STYLES)
@@ -133,7 +133,7 @@ def sample_hair(rng: np.random.Generator, phenotype, style: str | None = None) -
         style=style,
         colour_name=colour_name,
         colour=tuple(float(value) for value in np.clip(colour, 0.004, 0.8)),
-        grey=grey if grey > 0.1 and colour_name not in ("grey", "white") else 0.0,  # a few would look like threads
+        grey=grey if grey > 0.1 and colour_name not in ("grey", "white") else 0.0,  # a few strands would look like threads
         length=float(rng.uniform(0.8, 1.2)),
         volume=float(rng.uniform(0.75, 1.2)),
         wave=float(rng.uniform(0.5, 1.5)),
@@ -149,7 +149,7 @@ def sample_hair(rng: np.random.Generator, phenotype, style: str | None = None) -
 
 
 def _sample_colour(rng: np.random.Generator, phenotype) -> str:
-    """Dark hair anywhere, light and red hair mostly in Europeans, grey and white with age."""
+    """Draw a colour: dark hair is common everywhere, light and red hair mostly in Europeans, grey and white with age."""
     african, asian, european = phenotype.african, phenotype.asian, phenotype.caucasian
     old = np.clip((phenotype.age - 0.75) / 0.23, 0, 1)
     weights = {
@@ -167,7 +167,7 @@ def _sample_colour(rng: np.random.Generator, phenotype) -> str:
 
 
 def hairline_edge(hairline: np.ndarray, azimuth: np.ndarray, traits: HairTraits) -> np.ndarray:
-    """Metres above this person's own hairline [n], from those above the template's [n] and the azimuth [n] in radians."""
+    """Metres above this person's hairline [n], from those above the template's [n] and the azimuth [n] in radians."""
     front = np.abs(azimuth)
     temples = np.clip(1 - np.abs(front - 0.62) / 0.5, 0, 1)
     forehead = smoothstep(1.1, 0.5, front)
@@ -175,11 +175,11 @@ def hairline_edge(hairline: np.ndarray, azimuth: np.ndarray, traits: HairTraits)
 
 
 def scalp_density(hairline: np.ndarray, azimuth: np.ndarray, height: np.ndarray, traits: HairTraits) -> np.ndarray:
-    """How thickly hair grows [n], 0..1, where the scalp is `hairline` above the template's hairline, at an azimuth, and
-    `height` above the eyes (metres, on the template): thin at the edge, none where it has receded or the crown is bare.
+    """Density of the hair [n], 0..1, at a height `hairline` above the template's hairline, an azimuth, and a `height` above the
+    eyes (metres, on the template): thin at the edge, zero where hair has receded or the crown is bare.
     """
     edge = smoothstep(-0.002, 0.009, hairline_edge(hairline, azimuth, traits))
-    # The front of the crown keeps its hair longest, but for the barest heads.
+    # The front of the crown keeps its hair longest, except on the barest heads.
     front = smoothstep(1.0, 0.5, np.abs(azimuth)) * (1 - traits.thinning)
     crown = smoothstep(0.062, 0.090, height) * (1 - front)
     return edge * (1 - 0.97 * traits.thinning * crown)

@@ -1,4 +1,4 @@
-"""The tail or bun that tied hair ends in."""
+"""The tail or bun of tied hair."""
 
 import numpy as np
 
@@ -8,19 +8,19 @@ from .hair_strands import Strands, shaded, tapered
 from .hair_styles import HairStyle, HairTraits
 
 _STRANDS = 3_500
-_BUN_RADIUS = np.array([0.027, 0.024, 0.018])  # flat against the head, so that it stays inside the frame
+_BUN_RADIUS = np.array([0.027, 0.024, 0.018])  # flattened against the head, so that it stays inside the frame
 _TAIL_STEPS = 22
 
 
 def grow_knot(style: HairStyle, traits: HairTraits, site: Site, rng: np.random.Generator) -> list[Strands]:
-    """The strands beyond the knot: a bun or a tail, as the traits say."""
+    """The strands beyond the knot: a bun or a tail, depending on the traits."""
     points = _bun(traits, site, rng) if traits.bun else _tail(traits, site, rng)
     radii = tapered(style.radius * rng.uniform(0.8, 1.2, len(points)), points.shape[1])
     return shaded(points, radii, np.array(traits.colour), rng, traits.grey)
 
 
 def _bun(traits: HairTraits, site: Site, rng: np.random.Generator, count: int = 14) -> np.ndarray:
-    """Arcs [n, count, 3] wound around a flat ball, mostly about the axis that points away from the head."""
+    """Arcs [n, count, 3] wound around a flattened ball, mostly about the axis that points away from the head."""
     axes = unit(rng.normal(0, 0.5, (_STRANDS, 3)) + [0, 0, 1.0])
     across = unit(np.cross(axes, rng.normal(0, 1, (_STRANDS, 3))))
     angles = np.linspace(0, 2.8, count)[None, :, None]
@@ -32,7 +32,7 @@ def _bun(traits: HairTraits, site: Site, rng: np.random.Generator, count: int = 
 
 
 def _tail(traits: HairTraits, site: Site, rng: np.random.Generator) -> np.ndarray:
-    """Strands [n, steps, 3] that leave the knot backward and fall, spreading a little."""
+    """Strands [n, steps, 3] that leave the knot backward and fall, spreading slightly."""
     across = rng.normal(0, 1, (_STRANDS, 3))
     here = tie_point(site, traits) + 0.004 * across
     heading = unit(np.array([0, -0.3, -1.0]) + 0.15 * across)

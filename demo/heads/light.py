@@ -1,4 +1,4 @@
-"""Light around a head, and what is behind it."""
+"""Lighting and background."""
 
 import colorsys
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ from scipy.ndimage import gaussian_filter
 
 ENVIRONMENT_SHAPE = (32, 64)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])  # of linear sRGB
-CATCH_LIGHT = 0.04  # irradiance of the small lamp that glints in the eyes, as a share of all light
+CATCH_LIGHT = 0.04  # irradiance of the small lamp that is reflected in the eyes, as a share of all light
 _MAX_LAMP_STRENGTH = 100.0
 
 
 class Lamp(NamedTuple):
-    """A soft disc of light. Angles in radians; `azimuth` counts from the main lamp's."""
+    """A soft disc of light.  Angles are in radians; `azimuth` is relative to the main lamp."""
 
     azimuth: float
     elevation: float
     size: float  # 1 - cos of the angle at which it has fallen to 1/e
-    power: float  # radiance in the middle
+    power: float  # radiance at the centre
     warmth: float
 
 
 class LightKind(NamedTuple):
-    """What light a place has: the ambient's tint and its growth from the ground to the sky, then the lamps."""
+    """The light of a place: the tint of the ambient light and its increase from the ground to the sky, then the lamps."""
 
     ambient: tuple[float, float, float]
     slope: float
@@ -46,11 +46,10 @@ LIGHT_KINDS = {
 
 @dataclass(frozen=True)
 class LightTraits:
-    """The light of one person's pictures.
+    """The light in one person's pictures.
 
-    `azimuth`: radians from the viewer's side about y, toward +x; `elevation`: radians added to each lamp's;
-    `contrast`: the irradiance of the upright surface that gets most over that of the one that gets least;
-    `warmth`: -0.1 (blue) to 0.1 (yellow).
+    `azimuth`: radians about y from the viewer's side, toward +x; `elevation`: radians added to each lamp's; `contrast`: ratio
+    of the irradiances of the brightest and the darkest upright surface; `warmth`: -0.1 (blue) to 0.1 (yellow).
     """
 
     kind: str
@@ -61,7 +60,7 @@ class LightTraits:
 
 
 def sample_light(rng: np.random.Generator) -> LightTraits:
-    """Light from anywhere around, soft enough that the side in its shadow shows what it is."""
+    """Draw light from any direction, soft enough that details remain visible in shadow."""
     return LightTraits(
         kind=str(rng.choice(list(LIGHT_KINDS))),
         azimuth=float(rng.uniform(-np.pi, np.pi)),
@@ -82,22 +81,22 @@ def environment_directions() -> tuple[np.ndarray, np.ndarray]:
 
 
 def irradiance(environment: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """The light [n, 3] on white surfaces with `normals` [n, 3]: their radiance, so 1 under an environment of 1."""
+    """Reflected radiance [n, 3] of white surfaces with `normals` [n, 3]; it is 1 under an environment of 1."""
     directions, solid_angles = environment_directions()
     cosines = np.clip(normals @ directions.reshape(-1, 3).T, 0, None)
     return cosines @ (environment * solid_angles[..., None]).reshape(-1, 3) / np.pi
 
 
 def upright_normals(n: int = 16) -> np.ndarray:
-    """Horizontal directions [n, 3] all around; the first points at the viewer."""
+    """Horizontal directions [n, 3] all around, starting with the one toward the viewer."""
     angles = np.arange(n) / n * 2 * np.pi
     return np.stack([np.sin(angles), np.zeros(n), np.cos(angles)], axis=1)
 
 
 def environment_map(traits: LightTraits) -> np.ndarray:
-    """Radiance [32, 64, 3], float32. Upright white surfaces have a mean luminance of 1, and `traits.contrast` between them.
+    """Radiance [32, 64, 3], float32, such that upright white surfaces have a mean luminance of 1 and `traits.contrast`.
 
-    The mean colour on them is white but for the warmth, as a camera's white balance would make it.
+    Apart from the warmth, their mean colour is white, as if a camera had applied white balance.
     """
     kind = LIGHT_KINDS[traits.kind]
     directions, _ = environment_directions()
@@ -130,7 +129,7 @@ def _mean_luminance(environment: np.ndarray) -> float:
 
 
 def _strength_for_contrast(ambient: np.ndarray, lamps: np.ndarray, contrast: float) -> float:
-    """How strong the lamps must be for the contrast, by bisection; the largest strength where they are too even for it."""
+    """Find the strength of the lamps for a contrast by bisection; the largest strength if they are too uniform for it."""
     on_ambient, from_lamps = _upright_luminance(ambient), _upright_luminance(lamps)
     low, high = 0.0, _MAX_LAMP_STRENGTH
     for _ in range(40):
@@ -141,7 +140,7 @@ def _strength_for_contrast(ambient: np.ndarray, lamps: np.ndarray, contrast: flo
 
 
 def sample_background(rng: np.random.Generator, resolution: int) -> np.ndarray:
-    """A background [resolution, resolution, 3], sRGB in 0..1: plain, a gradient, or a picture far out of focus."""
+    """A background [resolution, resolution, 3], sRGB in 0..1: plain, a gradient, or a picture that is far out of focus."""
     kind = rng.choice(["plain", "gradient", "blurred"], p=[0.2, 0.25, 0.55])
     base = _muted_colour(rng)
     if kind == "plain":
@@ -150,7 +149,7 @@ def sample_background(rng: np.random.Generator, resolution: int) -> np.ndarray:
         cells = _gradient_cells(base, rng)
     else:
         cells = _scenery_cells(base, rng)
-    grain = rng.normal(0, 0.006, (resolution, resolution, 1))  # no camera's background is free of it
+    grain = rng.normal(0, 0.006, (resolution, resolution, 1))  # like the noise of every camera
     return np.clip(_enlarge(cells, resolution) + grain, 0, 1)
 
 
@@ -171,7 +170,7 @@ def _gradient_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _scenery_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Blocks and spots of light on a small raster, which enlarging blurs into a place one cannot make out."""
+    """Blocks and spots of light on a small raster, which look like a blurred place when enlarged."""
     size = int(rng.integers(8, 18))
     noise = rng.normal(0, 0.14, (size, size, 1)) + rng.normal(0, 0.04, (size, size, 3))
     cells = np.clip(base + noise, 0, 1)
@@ -183,11 +182,11 @@ def _scenery_cells(base: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     for _ in range(int(rng.integers(0, 4))):  # lamps and leaves in the sun
         row, column = rng.integers(0, size, 2)
         cells[row, column] += rng.uniform(0.1, 0.6)
-    return gaussian_filter(np.clip(cells, 0, 1), (1.4, 1.4, 0.0), mode="nearest")  # no cell may show its edges
+    return gaussian_filter(np.clip(cells, 0, 1), (1.4, 1.4, 0.0), mode="nearest")  # hides the edges of the cells
 
 
 def _enlarge(cells: np.ndarray, resolution: int) -> np.ndarray:
-    """Cells [k, k, 3] as a smooth picture [resolution, resolution, 3]."""
+    """Enlarge cells [k, k, 3] to a smooth picture [resolution, resolution, 3]."""
     channels = [
         Image.fromarray(cells[..., c].astype(np.float32)).resize((resolution, resolution), Image.Resampling.BICUBIC)
         for c in range(3)

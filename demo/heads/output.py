@@ -1,14 +1,14 @@
-"""The folder of a set of heads: what belongs in it, what is missing, and files that appear only when they are whole.
+"""The output folder of a set of heads: its expected files, what is missing, and atomic completion of people.
 
     OUTDIR/options.json               the options that made it; written with the first person
-    OUTDIR/img/00012/003.jpg          view 3 of person 12; img/dataset.json holds the labels of all
+    OUTDIR/img/00012/003.jpg          view 3 of person 12; img/dataset.json contains the labels of all
     OUTDIR/seg/00012/003.png          its soft mask
     OUTDIR/truth/00012/003.png        its depth (16 bits, see truth.py), and
     OUTDIR/truth/00012/head.ply       the person's surface in world units, both with --truth only
     OUTDIR/people/00012.json          the person's traits and cameras; written last, so it marks the person as complete
     OUTDIR/sheet.png                  some views of the first people
 
-People are made in a hidden folder OUTDIR/.part-* and moved to their places when they are complete.
+People are made in a hidden folder OUTDIR/.part-* and moved to their final place when they are complete.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from training.images import save_image, tile
 
 PART_PREFIX = ".part-"
 JPEG_QUALITY = 90
-MAX_IDENTITIES = 1_000_000  # seeds of people are seed · MAX_IDENTITIES + number: sets of different seeds share nobody
-CAMERA_STREAM = 100  # of the person's random numbers; those of person.py are smaller
+MAX_IDENTITIES = 1_000_000  # a person's seed is seed · MAX_IDENTITIES + number, so sets with different seeds share nobody
+CAMERA_STREAM = 100  # of the person's random numbers; the streams in person.py are smaller
 OPTIONS_NAME, SHEET_NAME, PEOPLE_NAME, MESH_NAME = "options.json", "sheet.png", "people", "head.ply"
-SHEET_PEOPLE, SHEET_VIEWS, SHEET_CELL = 8, 8, 192  # rows and columns at most, and pixels of a cell at most
+SHEET_PEOPLE, SHEET_VIEWS, SHEET_CELL = 8, 8, 192  # limits of rows, columns, and pixels of a cell
 FOREIGN_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class SetOptions:
-    """What decides every file of a set; only `identities` may grow later."""
+    """Everything that determines the files of a set.  Only `identities` may grow later."""
 
     identities: int
     views: int
@@ -53,7 +53,7 @@ class SetOptions:
     format: str  # of images: png or jpg
     truth: bool
     style: str | None
-    ranges: ViewRanges | None  # None stands for fixed views
+    ranges: ViewRanges | None  # None means fixed views
 
     def person_seed(self, number: int) -> int:
         """The seed of everything about person `number`."""
@@ -79,18 +79,19 @@ class SetOptions:
 
     @property
     def parts(self) -> list[str]:
-        """The folders that hold one folder per person."""
+        """The folders that contain one folder per person."""
         return ["img", "seg", *["truth"] * self.truth]
 
     def as_json(self) -> dict[str, Any]:
-        """As options.json has it."""
+        """The content of options.json."""
         return json.loads(json.dumps(asdict(self)))  # tuples become lists
 
 
 class HeadSet:
-    """A set's folder, ours alone while the block runs; a new or empty one, or one of the same options to go on with.
+    """The folder of a set, locked while the block runs.  It must be new, empty, or made with the same options.
 
-    UserError if it was made with other options, holds files that are not of the set, or another process is at it.
+    Raises UserError if it was made with other options, contains files that do not belong to the set, or is in use by another
+    process.
     """
 
     def __init__(self, folder: Path, options: SetOptions):
@@ -110,16 +111,16 @@ class HeadSet:
             shutil.rmtree(self.staging, ignore_errors=True)
 
     def is_complete(self, number: int) -> bool:
-        """Whether all files of the person are in their places."""
+        """Whether all files of the person are in place."""
         return all((self.folder / name).is_file() for name in self.options.files(number))
 
     def missing(self) -> list[int]:
-        """The people still to be made."""
+        """The people that have not been made yet."""
         return [number for number in range(self.options.identities) if not self.is_complete(number)]
 
     def adopt(self, number: int) -> None:
-        """Move what `make_person` made of person `number` to its places."""
-        # Not before there is something to go with them: until then other options may be chosen.
+        """Move the files that `make_person` wrote for person `number` to their final place."""
+        # options.json is written with the first person, so that other options can be chosen until then.
         _write_json(self.folder / OPTIONS_NAME, self.options.as_json())
         made = self.staging / f"{number:05d}"
         for part in self.options.parts:
@@ -130,7 +131,7 @@ class HeadSet:
         made.rmdir()
 
     def finish(self) -> None:
-        """Write dataset.json and the sheet for the people that are complete, and leave nothing of others."""
+        """Write dataset.json and the sheet for the complete people, and remove the files of all others."""
         self._discard_incomplete()
         people = [number for number in range(self.options.identities) if self.is_complete(number)]
         if people:
@@ -141,10 +142,10 @@ class HeadSet:
     def _claim(self) -> None:
         self._check_options()
         self._check_files()
-        for left_over in self.folder.glob(f"{PART_PREFIX}*"):  # of a run that was killed
+        for left_over in self.folder.glob(f"{PART_PREFIX}*"):  # left by a run that was killed
             shutil.rmtree(left_over)
         self._discard_incomplete()
-        # A new name each time: processes of the killed run may still be at work in the old one.
+        # A new name each time, because processes of a killed run may still be writing to the old one.
         self.staging = Path(tempfile.mkdtemp(prefix=PART_PREFIX, dir=self.folder))
 
     def _discard_incomplete(self) -> None:
@@ -172,7 +173,7 @@ class HeadSet:
             raise UserError(f"cannot go on in {self.folder} with other options: {changes}; choose another --outdir")
 
     def _check_files(self) -> None:
-        """A set is handed on as a folder: nothing may be in it that the options do not tell."""
+        """Refuse unknown files, because a set is passed on as a folder and its options must describe all of it."""
         expected = set()
         if (self.folder / OPTIONS_NAME).exists():
             expected = {OPTIONS_NAME, SHEET_NAME, f"img/{LABELS_NAME}"}
@@ -206,11 +207,11 @@ class HeadSet:
 def make_person(
     portray: Callable[[Sitting], Portrait], staging: Path, options: SetOptions, number: int, step: Callable[[], None]
 ) -> None:
-    """Write the files of person `number` to `HeadSet.staging`, for `adopt` to move; `step` is called after each view."""
+    """Write the files of person `number` to `staging`, for `adopt` to move.  `step` is called after each view."""
     views = options.plan(number)
     portrait = portray(Sitting(options.person_seed(number), tuple(views), options.resolution, options.spp, options.style))
     made = staging / f"{number:05d}"
-    shutil.rmtree(made, ignore_errors=True)  # of a process that died at it
+    shutil.rmtree(made, ignore_errors=True)  # left by a process that died
     for part in options.parts:
         (made / part).mkdir(parents=True)
     for view, picture in enumerate(portrait.pictures):
@@ -237,7 +238,7 @@ def _write_json(path: Path, content: Any) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Traits as JSON has them: no arrays, and five digits, which is more than anyone sees."""
+    """Convert traits to JSON: no arrays, and five digits, which is more than anyone can see."""
     if isinstance(value, dict):
         return {name: _plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):

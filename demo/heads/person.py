@@ -1,4 +1,4 @@
-"""Somebody, as far as a portrait needs: every trait, drawn from one seed."""
+"""The traits of a person that a portrait needs, all drawn from one seed."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from .light import LightTraits, sample_light
 from .shape import Expression, Phenotype, sample_expression, sample_local_changes, sample_phenotype
 from .skin import SkinTraits, sample_skin
 
-# Each part has random numbers of its own, so that a change in how one is drawn leaves the others as they are.
+# Each part has its own random numbers, so that changing how one is drawn does not affect the others.
 PHENOTYPE_STREAM = 0
 LOCAL_CHANGES_STREAM = 1
 EXPRESSION_STREAM = 2
@@ -41,7 +41,7 @@ class Person:
 
 
 def sample_person(seed: int, style: str | None = None) -> Person:
-    """The person of a seed (0 or more); `style` names the hair style to wear instead of the one drawn."""
+    """Draw the person of a seed (0 or more); `style` names a hair style to use instead of the one drawn."""
 
     def stream(number: int) -> np.random.Generator:
         return np.random.default_rng([seed, number])

@@ -1,4 +1,4 @@
-"""One view of a scene: rendered, denoised, tone-mapped; its soft mask and its depth."""
+"""Renders one view of a scene: colours (denoised and tone-mapped), a soft mask, and depth."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,22 +12,22 @@ from .scene import Scene
 from .variant import mitsuba as mi
 from .variant import mitsuba_oidn
 
-MAX_DEPTH = 4  # light paths of up to three bounces
-GUIDE_SAMPLES = 8  # per pixel, for what the denoiser is shown of surfaces
-GRAIN = 0.2  # share of the noisy picture that stays: without any, skin looks like wax
+MAX_DEPTH = 4  # light paths with up to three bounces
+GUIDE_SAMPLES = 8  # per pixel, for the albedo and normals that guide the denoiser
+GRAIN = 0.2  # share of the noisy picture that is kept; without any, skin looks like wax
 
 _NEAR, _FAR = 0.1, 10.0  # world units
-_MAX_RADIANCE = 8.0  # brighter samples would leave spots behind that the denoiser keeps
-_SATURATION = 1.15  # cameras' colours are a little livelier than true ones
-_KNEE, _TOP = 0.55, 0.94  # linear values from which on brightness is compressed, and that it never reaches
+_MAX_RADIANCE = 8.0  # brighter samples would leave spots that the denoiser keeps
+_SATURATION = 1.15  # cameras make colours slightly more vivid than they are
+_KNEE, _TOP = 0.55, 0.94  # linear value above which brightness is compressed, and the value that it never reaches
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture before it stands on a background.
+    """A picture without its background.
 
-    colour [r, r, 3]: sRGB in 0..1, not multiplied by alpha; alpha [r, r]: share of the pixel that is head, 0..1; depth
-    [r, r]: float32, world units along the camera's z axis to what the ray through the pixel's middle meets, 0 for nothing.
+    colour [r, r, 3]: sRGB in 0..1, not multiplied by alpha; alpha [r, r]: share of the pixel covered by the head, 0..1; depth
+    [r, r]: float32, world units along the camera's z axis to what the ray through the pixel's centre hits, 0 for nothing.
     """
 
     colour: np.ndarray
@@ -36,7 +36,7 @@ class View:
 
 
 def render_view(scene: Scene, cam2world: np.ndarray, resolution: int, spp: int, seed: int) -> View:
-    """Render with a camera [4, 4] (OpenCV axes, world units) and `spp` light paths per pixel; a seed always gives the same."""
+    """Render with a camera [4, 4] (OpenCV axes, world units) and `spp` light paths per pixel.  Reproducible by its seed."""
     cam2world = np.asarray(cam2world, np.float64)
     sensor = _sensor(cam2world, resolution)
     paths = mi.load_dict({"type": "path", "max_depth": MAX_DEPTH, "hide_emitters": True})
@@ -51,7 +51,7 @@ def render_view(scene: Scene, cam2world: np.ndarray, resolution: int, spp: int, 
 
 
 def tone_map(linear: np.ndarray) -> np.ndarray:
-    """Linear colours [..., 3] from 0 up -> sRGB in 0..1: straight up to the knee, then ever flatter, so that nothing clips."""
+    """Map linear colours [..., 3] to sRGB in 0..1: linearly up to the knee, then compressed, so that nothing clips."""
     grey = (linear @ LUMINANCE)[..., None]
     linear = np.clip(grey + _SATURATION * (linear - grey), 0, None)
     room, over = _TOP - _KNEE, np.maximum(linear - _KNEE, 0)
@@ -60,16 +60,16 @@ def tone_map(linear: np.ndarray) -> np.ndarray:
 
 
 def compose(view: View, background: np.ndarray) -> np.ndarray:
-    """The view on a background [r, r, 3] (sRGB in 0..1), as bytes [r, r, 3]."""
+    """Put the view on a background [r, r, 3] (sRGB in 0..1).  Returns bytes [r, r, 3]."""
     alpha = view.alpha[..., None]
     return np.round(np.clip(view.colour * alpha + background * (1 - alpha), 0, 1) * 255).astype(np.uint8)
 
 
 def _sensor(cam2world: np.ndarray, resolution: int) -> Any:
-    """The camera of the labels; mitsuba's own looks along z too, but with x to the left and y up."""
+    """The camera of the labels.  Mitsuba's own camera also looks along z, but with x to the left and y up."""
     field_of_view = 2 * np.degrees(np.arctan(0.5 / camera_utils.DEFAULT_FOCAL))
     film = {"type": "hdrfilm", "width": resolution, "height": resolution, "pixel_format": "rgba"}
-    film |= {"component_format": "float32", "rfilter": {"type": "box"}}  # the denoiser needs pixels that share no samples
+    film |= {"component_format": "float32", "rfilter": {"type": "box"}}  # the denoiser needs pixels without shared samples
     return mi.load_dict(
         {
             "type": "perspective",
@@ -85,7 +85,7 @@ def _sensor(cam2world: np.ndarray, resolution: int) -> Any:
 
 
 def _denoise(colour: np.ndarray, surfaces: np.ndarray) -> np.ndarray:
-    """Radiance [r, r, 3] without most of its noise, guided by albedo and normals [r, r, 6]."""
+    """Denoise radiance [r, r, 3], guided by albedo and normals [r, r, 6]."""
     noisy = np.ascontiguousarray(np.minimum(colour, _MAX_RADIANCE), np.float32)
     albedo = np.ascontiguousarray(np.clip(surfaces[..., :3], 0, 1), np.float32)
     normals = np.ascontiguousarray(surfaces[..., 3:], np.float32)
@@ -94,7 +94,7 @@ def _denoise(colour: np.ndarray, surfaces: np.ndarray) -> np.ndarray:
 
 
 def _depth(scene: Scene, cam2world: np.ndarray, resolution: int) -> np.ndarray:
-    """Distances [r, r] along the camera's z axis, 0 where the ray through a pixel's middle meets nothing."""
+    """Distances [r, r] along the camera's z axis; 0 where the ray through a pixel's centre hits nothing."""
     middles = (np.arange(resolution) + 0.5) / resolution - 0.5
     x, y = np.meshgrid(middles / camera_utils.DEFAULT_FOCAL, middles / camera_utils.DEFAULT_FOCAL)
     rays = np.stack([x, y, np.ones_like(x)], axis=2).reshape(-1, 3)
@@ -105,7 +105,7 @@ def _depth(scene: Scene, cam2world: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def _ray_distances(content: Any, origin: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """How far rays of unit `directions` [n, 3] go until they meet something, 0 for ever."""
+    """Distances at which rays with unit `directions` [n, 3] hit something, or 0."""
     if mi.variant() == "scalar_rgb":
         hits = (content.ray_intersect_preliminary(mi.Ray3f(origin, direction)) for direction in directions)
         distances = np.array([float(hit.t) for hit in hits])

@@ -1,4 +1,4 @@
-"""One person from all sides: from a seed and cameras to finished pictures, masks and the truth about them."""
+"""Renders one person from all sides: from a seed and cameras to finished pictures, masks and ground truth."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from demo.heads.scene import Scene
 
 PACKAGES = ("anny", "mitsuba", "mitsuba_oidn")
-# Streams of the person's random numbers, beside those of person.py (smaller) and scene.py (larger).
+# Streams of the person's random numbers, besides those of person.py (smaller) and scene.py (larger).
 BACKGROUND_STREAM = 101
 RENDER_STREAM = 102
 
 
 @dataclass(frozen=True)
 class Sitting:
-    """What is to be made of one person."""
+    """What to render of one person."""
 
     person_seed: int
     views: tuple[ViewPlan, ...]
-    resolution: int  # pixels of a side
+    resolution: int  # side in pixels
     spp: int  # light paths per pixel
-    style: str | None  # of the hair; None leaves it to the seed
+    style: str | None  # hair style; None means that the seed decides
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One view as it is written to files."""
+    """One view in the form in which it is written to files."""
 
     image: np.ndarray  # uint8 [r, r, 3]
     mask: np.ndarray  # uint8 [r, r], 255 is head
@@ -42,7 +42,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Portrait:
-    """A person: the traits as JSON takes them, the pictures one after the other, and the surface in world units."""
+    """A person: the traits in JSON form, the pictures one after the other, and the surface in world units."""
 
     traits: dict[str, Any]
     pictures: Iterator[Picture]
@@ -50,25 +50,25 @@ class Portrait:
 
 
 def prepare() -> None:
-    """Make what all people are made from, if it is not kept from an earlier run, so that processes find it ready.
+    """Create the cached data that all people are made from, so that the processes find it ready.
 
-    UserError if the packages of the extra `heads` are not installed.
+    Raises UserError if the packages of the extra `heads` are not installed.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f'rendering heads needs {", ".join(missing)}: pip install -e ".[heads]"')
-    # Imported where it is needed only: the renderer is large, and an extra.
+    # Imported only where it is needed, because the renderer is large and optional.
     from demo.heads import template
 
     template.load_template()
 
 
 def portray(sitting: Sitting) -> Portrait:
-    """The person of `sitting.person_seed`, drawn and rendered by mitsuba on one thread."""
+    """The person of `sitting.person_seed`, rendered by mitsuba on one thread."""
     from demo.heads import person, scene, template, truth
 
     scene.select_variant()
-    import drjit  # which looks for LLVM when it is imported: after the variant is chosen
+    import drjit  # looks for LLVM when it is imported, so the variant must be chosen first
 
     drjit.set_thread_count(1)  # processes share the cores
     sitter = person.sample_person(sitting.person_seed, sitting.style)

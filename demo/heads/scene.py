@@ -1,4 +1,4 @@
-"""One person as a scene of mitsuba's: surfaces, strands, materials, light, and how long to expose."""
+"""Builds the mitsuba scene of one person: surfaces, strands, materials, light and exposure."""
 
 import tempfile
 from dataclasses import dataclass
@@ -28,24 +28,24 @@ __all__ = ["Scene", "build_scene", "select_variant"]
 TEETH = (0.62, 0.57, 0.48)
 TONGUE = (0.35, 0.10, 0.09)
 
-# Streams of the person's random numbers from which details are made; those of person.py and portrait.py are smaller.
+# Streams of the person's random numbers for details; those of person.py and portrait.py are smaller.
 _SKIN_STREAM, _CLOTH_STREAM, _LEFT_EYE_STREAM, _RIGHT_EYE_STREAM = 201, 202, 203, 204
 _HAIR_STREAM, _BROW_STREAM, _BEARD_STREAM = 205, 206, 207
 
-# Scenes with the same number of shapes, loaded in the same order, share their compiled kernels, which take longer to make
-# than a picture. Hardly any head has more groups of strands than these.
+# Scenes with the same number of shapes, loaded in the same order, share compiled kernels, whose compilation takes longer than a
+# picture.  Hardly any head has more groups of strands than this.
 _STRAND_SHAPES = 16
 _NO_STRANDS = Strands(np.zeros((0, 3, 3)), np.zeros((0, 3)), np.full(3, 0.1))
 
-_SKIN_BRIGHTNESS = 0.46  # linear, of skin whose albedo is _MIDDLE_ALBEDO, in the picture
+_SKIN_BRIGHTNESS = 0.46  # linear value in the picture of skin whose albedo is _MIDDLE_ALBEDO
 _MIDDLE_ALBEDO = 0.5
-_TONE_EXPONENT = 0.75  # a camera's exposure shows dark skin lighter than it is, but still dark
-_FACE_WEIGHT = 0.65  # how far the exposure follows the light on the face; the rest is the light all around
+_TONE_EXPONENT = 0.75  # a camera's exposure makes dark skin lighter than it is, but still dark
+_FACE_WEIGHT = 0.65  # how much the exposure depends on the light on the face; the rest is the light from all sides
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What `picture.render_view` needs: mitsuba's scene in world units, the head in it, and the factor on radiance."""
+    """The input of `picture.render_view`: mitsuba's scene in world units, the head in it, and the factor on radiance."""
 
     content: Any
     head: Head
@@ -53,7 +53,7 @@ class Scene:
 
 
 def build_scene(template: Template, person: "Person") -> Scene:
-    """Everything of one person. Takes 1–3 s and some 100 MB for long hair; the same person gives the same scene."""
+    """Build the scene of one person.  Takes 1–3 s, and about 100 MB for long hair.  The same person gives the same scene."""
     head = build_head(template, person.phenotype, person.local_changes, person.expression)
     place = head.placement
     cloth = cloth_mesh(template, head, person.clothes, _stream(person, _CLOTH_STREAM))
@@ -73,7 +73,7 @@ def build_scene(template: Template, person: "Person") -> Scene:
 
 
 def exposure(environment: np.ndarray, tone: np.ndarray) -> float:
-    """The factor from radiance to the linear value in the picture, from the light and the albedo [3] of the skin."""
+    """The factor from radiance to linear values in the picture, based on the light and the albedo [3] of the skin."""
     albedo = float(tone @ LUMINANCE)
     around = irradiance(environment, upright_normals()) @ LUMINANCE
     light = around[0] ** _FACE_WEIGHT * around.mean() ** (1 - _FACE_WEIGHT)
@@ -118,7 +118,7 @@ def _skin_material(roughness: float) -> dict[str, Any]:
         "base_color": _VERTEX_COLOUR,
         "roughness": roughness,
         "specular": 0.28,
-        "flatness": 0.4,  # light that goes in here and comes out there makes skin look soft
+        "flatness": 0.4,  # approximates subsurface scattering, which makes skin look soft
         "sheen": 0.03,
     }
 
@@ -128,7 +128,7 @@ def _glossy(colour: dict[str, Any], roughness: float) -> dict[str, Any]:
 
 
 def _thin(sheen: float) -> dict[str, Any]:
-    """Cloth or lashes: rough, the same from both sides, and as transparent as the mesh says."""
+    """Cloth or lashes: rough, two-sided, and as transparent as the mesh says."""
     surface = {"type": "principled", "base_color": _VERTEX_COLOUR, "roughness": 0.85, "specular": 0.2, "sheen": sheen}
     opacity = {"type": "mesh_attribute", "name": "vertex_opacity"}
     return {"type": "mask", "opacity": opacity, "bsdf": {"type": "twosided", "bsdf": surface}}
@@ -140,7 +140,7 @@ def _hair_material(colour: np.ndarray) -> dict[str, Any]:
 
 
 def _surface(name: str, mesh: Mesh, place: Placement, material: dict[str, Any]) -> Any:
-    """A mesh of mitsuba's, with only those vertices that its faces use."""
+    """A mitsuba mesh with only the vertices that the faces use."""
     properties = mi.Properties()
     properties["material"] = mi.load_dict(material)
     used, corners = np.unique(triangles(mesh.faces), return_inverse=True)
@@ -162,7 +162,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
 
 
 def _curves(strands: Strands, place: Placement) -> Any:
-    """Strands as cones end to end, which look like the smooth curves at this size, and load and render faster."""
+    """Strands as connected cones, which look like smooth curves at this size, and load and render faster."""
     points = np.concatenate([place.to_world(strands.points), strands.radii[..., None] * place.scale], axis=2)
     points = np.concatenate([points.astype(np.float32), _hidden_strand(points.shape[1])])
     with tempfile.TemporaryDirectory() as folder:
@@ -181,8 +181,8 @@ def _curves(strands: Strands, place: Placement) -> Any:
 
 
 def _hidden_strand(k: int) -> np.ndarray:
-    """One more strand [1, k, 4], inside the head. The tip of a shape's last strand may by rounding count as past its end,
-    which would end the process; nothing reaches this one's."""
+    """One more strand [1, k, 4], hidden inside the head.  By rounding, the tip of a shape's last strand may count as past its
+    end, which would abort the process; no ray reaches the tip of this one."""
     strand = np.zeros((1, k, 4), np.float32)
     strand[..., 1] = -0.02 + 0.001 * np.arange(k)
     strand[..., 2], strand[..., 3] = -0.05, 1e-5

@@ -1,4 +1,4 @@
-"""Who somebody is in shape: phenotype, face and expression drawn at random, and the head's vertices made from them."""
+"""The shape of a person: draws phenotype, face and expression at random, and computes the vertices of the head."""
 
 from dataclasses import dataclass
 
@@ -10,22 +10,22 @@ from dnnlib.util import UserError
 from .geometry import vertex_normals
 from .template import Template, middle_of_eyes
 
-WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # where the eyes are in the published crops, in the units of `camera_utils`
-NOSE_UP = np.radians(6.5)  # a head of level gaze and ears, as the template's is, has this pitch in the labels of photos
+WORLD_EYE_MIDDLE = np.array([0.0, 0.034, 0.125])  # position of the eyes in the published crops, in units of `camera_utils`
+NOSE_UP = np.radians(6.5)  # pitch, in the labels of photos, of a head that is level like the template
 _MEAN_SCALE = 2.41  # world units per metre, fitted on frontal photos
 _MEAN_INTEROCULAR = 0.1483  # world units between the eyes' centres in those photos
 _MEAN_EYE_TO_MOUTH = 0.1607  # world units from the eyes down to the middle of the lips
-_SCALE_RANGE = (2.2, 2.65)  # beyond this a head would look like another one's child or giant
+_SCALE_RANGE = (2.2, 2.65)  # outside of this range, a head would look like a child or a giant
 _SKULL_BACK = -0.27  # world z behind which no skull should reach: pictures from the side end at -0.317, and there is hair
 _SKULL_TOP = 0.305  # world y that no skull reaches; pictures end at 0.317
-_MOST_FORWARD = 0.05  # world units that the eyes may come forward for it; further on, labels of photos would not fit
+_MOST_FORWARD = 0.05  # world units by which eyes may move forward for this; beyond, labels of photos would not fit
 
-_LOWEST_LIP = 0.0884  # the lips' region lies less than this below the template's eyes, metres
+_LOWEST_LIP = 0.0884  # metres below the template's eyes; the region of the lips is above this
 
 _AGE_OF_WRINKLES = 0.75
-_AVERAGE = 0.5  # of the traits that no phenotype here varies
+_AVERAGE = 0.5  # for traits of the phenotype that are not varied here
 
-# Where a trait's variations lie, in the order of the columns of `phenotype_mask` (after the three origins).
+# Anchors of each trait's variations, in the order of the columns of `phenotype_mask` (after the three origins).
 _TRAIT_ANCHORS = {
     "gender": np.linspace(0, 1, 2),
     "age": np.linspace(-1 / 3, 1, 5),  # newborn, baby, child, young, old
@@ -40,9 +40,9 @@ _TRAIT_ANCHORS = {
 
 @dataclass(frozen=True)
 class Phenotype:
-    """The traits of a whole body: shares of three origins (sum one), then 0..1 each.
+    """The traits of a whole body: shares of three origins (summing to one), and further traits in 0..1.
 
-    gender 0 is male, 1 female; age 0.58 is about twenty years, 1 is old; muscle, weight and proportions 0.5 are average.
+    gender 0 is male, 1 female; age 0.58 is about twenty years, 1 is old; 0.5 is the average of muscle, weight and proportions.
     """
 
     african: float
@@ -57,7 +57,7 @@ class Phenotype:
 
 @dataclass(frozen=True)
 class Expression:
-    """A mild expression: its name and how strongly each facial action that makes it is on, 0..1 by name."""
+    """A mild expression: its name, and the strength 0..1 of each of its facial actions by name."""
 
     name: str
     actions: dict[str, float]
@@ -65,7 +65,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class Placement:
-    """How a head stands in the world of the cameras: nose up by NOSE_UP, metres times `scale`, `anchor` [3] at `place` [3]."""
+    """How a head is placed in the world of the cameras: nose up by NOSE_UP, scaled by `scale`, `anchor` [3] at `place` [3]."""
 
     scale: float
     anchor: np.ndarray
@@ -81,17 +81,17 @@ class Placement:
 
 
 def _nose_up(offsets: np.ndarray, angle: float = NOSE_UP) -> np.ndarray:
-    """Offsets [..., 3] turned about x."""
+    """Rotate offsets [..., 3] about x."""
     x, y, z = np.moveaxis(offsets, -1, 0)
     return np.stack([x, y * np.cos(angle) + z * np.sin(angle), z * np.cos(angle) - y * np.sin(angle)], axis=-1)
 
 
 @dataclass(frozen=True)
 class Head:
-    """One person's head, in metres in head space; meshes as in `Template`.
+    """One person's head, in metres in head space, with the meshes of `Template`.
 
-    base [V, 3]: all vertices (eyes, teeth, lashes too); coarse [N1, 3] and fine [N2, 3]: the skin, subdivided once and twice,
-    with unit normals; eye_middle [3]: between the fronts of the irises of the face at rest.
+    base [V, 3]: all vertices, including eyes, teeth and lashes; coarse [N1, 3] and fine [N2, 3]: the skin, subdivided once and
+    twice, with unit normals; eye_middle [3]: midway between the fronts of the irises of the face at rest.
     """
 
     base: np.ndarray
@@ -105,14 +105,15 @@ class Head:
 
 @dataclass(frozen=True)
 class _ChangeGroup:
-    """Local changes drawn alike: their standard deviation and names; `paired` ones are there for the left and right side."""
+    """Local changes with the same distribution: their standard deviation and names; `paired` ones exist for left and right."""
 
     deviation: float
     names: tuple[str, ...]
     paired: bool = False
 
 
-# Larger deviations give caricatures. Not here: what moves the nose or mouth off the middle or the eyeball out of its lids.
+# Larger deviations give caricatures.  Changes that move the nose or mouth off the middle, or the eyeball out of its lids, are
+# absent.
 _CHANGE_GROUPS = (
     _ChangeGroup(
         0.20,
@@ -177,13 +178,13 @@ _CHANGE_GROUPS = (
     ),
     _ChangeGroup(0.25, ("neck-scale-depth-incr", "neck-scale-horiz-incr", "neck-double-incr")),
 )
-_MOST_DEVIATIONS = 2  # values are cut here
+_MOST_DEVIATIONS = 2  # values are clipped here
 _ASYMMETRY = 0.04  # standard deviation of right minus left
 
 
 @dataclass(frozen=True)
 class _ExpressionRule:
-    """How often an expression is seen, and the strength of its actions at full; `paired` ones are on both sides."""
+    """The frequency of an expression, and the full strength of its actions; `paired` ones are on both sides."""
 
     share: float
     paired: dict[str, float]
@@ -200,13 +201,13 @@ _EXPRESSIONS = {
     "squint": _ExpressionRule(0.06, {"eyeSquint": 0.6}, {}),
     "blink": _ExpressionRule(0.03, {"eyeBlink": 0.95}, {}),
 }
-_EYES_AT_REST = 0.25  # of eyeWide: the template's lids hang low
-_STRENGTH = (0.4, 1.0)  # an expression's strength is drawn between these
+_EYES_AT_REST = 0.25  # of eyeWide, because the template's lids hang low
+_STRENGTH = (0.4, 1.0)  # range of an expression's strength
 
 
 def sample_phenotype(rng: np.random.Generator) -> Phenotype:
-    """A random adult."""
-    african, asian, caucasian = rng.dirichlet([0.45] * 3)  # mostly near one origin, all mixtures possible
+    """Draw a random adult."""
+    african, asian, caucasian = rng.dirichlet([0.45] * 3)  # mostly close to one origin, but all mixtures are possible
     return Phenotype(
         african=float(african),
         asian=float(asian),
@@ -220,7 +221,7 @@ def sample_phenotype(rng: np.random.Generator) -> Phenotype:
 
 
 def sample_local_changes(rng: np.random.Generator, phenotype: Phenotype) -> dict[str, float]:
-    """Random changes of face, head and neck by anny's names, about -0.6 to 0.6 (0 is as the phenotype has it)."""
+    """Draw random changes of face, head and neck by anny's names, about -0.6 to 0.6 (0 keeps the phenotype's shape)."""
     changes: dict[str, float] = {}
     for group in _CHANGE_GROUPS:
         most = _MOST_DEVIATIONS * group.deviation
@@ -236,7 +237,7 @@ def sample_local_changes(rng: np.random.Generator, phenotype: Phenotype) -> dict
 
 
 def sample_expression(rng: np.random.Generator) -> Expression:
-    """A random mild expression."""
+    """Draw a random mild expression."""
     names = list(_EXPRESSIONS)
     name = names[rng.choice(len(names), p=[rule.share for rule in _EXPRESSIONS.values()])]
     strength = 1.0 if name == "blink" else float(rng.uniform(*_STRENGTH))  # half-closed lids look drunk
@@ -248,7 +249,7 @@ def sample_expression(rng: np.random.Generator) -> Expression:
 
 
 def build_head(template: Template, phenotype: Phenotype, local_changes: dict[str, float], expression: Expression) -> Head:
-    """The head of somebody with these traits; it is placed by the face at rest, so that no smile moves the head."""
+    """Build the head with these traits.  It is placed by the face at rest, so that a smile does not move the head."""
     at_rest = _base_vertices(template, phenotype, local_changes, {})
     base = _base_vertices(template, phenotype, local_changes, expression.actions)
     coarse = template.coarse_matrix @ base[template.skin]
@@ -266,23 +267,24 @@ def build_head(template: Template, phenotype: Phenotype, local_changes: dict[str
 
 
 def _place(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> Placement:
-    """The head with its eyes where the published crops have them, or nearer to the frontal camera, and smaller by as much.
+    """Place the head with its eyes where the published crops have them, or nearer to the frontal camera and smaller by as much.
 
-    Very high skulls are shrunk into the frame.  Coming forward leaves the frontal picture as it is, and brings the back of the skull into those from the side.
+    Very high skulls are shrunk to fit into the frame.  Moving forward does not change the frontal picture, and brings the back
+    of the skull into the pictures from the side.
     """
     skull = (template.fine_matrix @ at_rest[template.skin])[template.mean_fine[:, 1] > template.eye_middle[1]]
     _, height, front = _nose_up(skull - eye_middle).T
     scale = min(_scale(template, at_rest, eye_middle), (_SKULL_TOP - WORLD_EYE_MIDDLE[1]) / height.max())
     depth = -scale * front.min()
     to_camera = np.array([0, 0, camera_utils.DEFAULT_RADIUS]) - WORLD_EYE_MIDDLE
-    # After a share t of the way to the camera the back of the skull is at eyes + t·way - (1 - t)·depth.
+    # After a share t of the way to the camera, the back of the skull is at eyes + t·way - (1 - t)·depth.
     missing = _SKULL_BACK - (WORLD_EYE_MIDDLE[2] - depth)
     share = np.clip(missing / (to_camera[2] + depth), 0, _MOST_FORWARD / to_camera[2])
     return Placement(float(scale * (1 - share)), eye_middle, WORLD_EYE_MIDDLE + share * to_camera)
 
 
 def _scale(template: Template, at_rest: np.ndarray, eye_middle: np.ndarray) -> float:
-    """World units per metre: half the mean of all heads', half what brings this one's eyes and mouth to their usual places."""
+    """World units per metre: halfway between the mean scale and the one that puts eyes and mouth in their usual places."""
     left, right = (at_rest[np.unique(template.parts[part]), 0].mean() for part in ("left_eye", "right_eye"))
     lips = (template.regions["lips"] > 0.5) & (template.mean_fine[:, 1] > template.eye_middle[1] - _LOWEST_LIP)
     mouth = (template.fine_matrix @ at_rest[template.skin, 1])[lips].mean()
@@ -298,20 +300,20 @@ def _base_vertices(
     values = _in_order(local_changes, template.changes)
     both_ways = np.stack([np.maximum(values, 0), np.maximum(-values, 0)], axis=1).ravel()
     coefficients = np.concatenate([shape, _in_order(actions, template.actions), both_ways]).astype(np.float32)
-    # Not by `@`: a BLAS library rounds in another way with another number of threads.
+    # `@` would use a BLAS library, whose rounding depends on the number of threads.
     offsets = np.einsum("b,bv->v", coefficients, template.blendshapes)
     return template.base + offsets.reshape(template.base.shape)
 
 
 def _in_order(values: dict[str, float], names: tuple[str, ...]) -> np.ndarray:
-    """The values in the order of `names`, 0 where there is none; UserError for a value that has no place."""
+    """The values in the order of `names`, 0 if missing.  Raises UserError for a value with an unknown name."""
     if unknown := sorted(values.keys() - set(names)):
         raise UserError(f"this version of anny has no {unknown[0]}: install the version that pyproject.toml names")
     return np.array([values.get(name, 0.0) for name in names])
 
 
 def _phenotype_weights(mask: np.ndarray, phenotype: Phenotype) -> np.ndarray:
-    """Weight of each phenotype blendshape: the product of the shares of the variations that `mask` [P, 26] says it is of."""
+    """Weight of each phenotype blendshape: the product of the shares of the variations selected by `mask` [P, 26]."""
     shares = [np.array([phenotype.african, phenotype.asian, phenotype.caucasian])]
     for trait, anchors in _TRAIT_ANCHORS.items():
         shares.append(_shares(getattr(phenotype, trait, _AVERAGE), anchors))
@@ -319,5 +321,5 @@ def _phenotype_weights(mask: np.ndarray, phenotype: Phenotype) -> np.ndarray:
 
 
 def _shares(value: float, anchors: np.ndarray) -> np.ndarray:
-    """The shares (sum one) of the two anchors around `value` (linear interpolation)."""
+    """Linear interpolation weights (summing to one) of the two anchors around `value`."""
     return np.array([np.interp(value, anchors, at_anchor) for at_anchor in np.eye(len(anchors))])

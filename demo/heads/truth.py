@@ -1,4 +1,4 @@
-"""What is known for certain about a rendered head, as files: depth pictures and the surface."""
+"""Ground truth of a rendered head as files: depth pictures and the surface."""
 
 from typing import TYPE_CHECKING
 
@@ -10,23 +10,23 @@ from demo.heads.geometry import Mesh, triangles
 if TYPE_CHECKING:
     from demo.heads.scene import Scene
 
-DEPTH_STEPS = 500  # per world unit: a step is under a millimetre of the head, and files are a third smaller than with 5000
+DEPTH_STEPS = 500  # per world unit; a step is under a millimetre of the head, and files are a third smaller than with 5000
 
 
 def depth_image(depth: np.ndarray) -> Image.Image:
-    """Depths [r, r] along the view, in world units (0 where nothing is), as a 16-bit grey picture of depth · DEPTH_STEPS."""
+    """Encode depths [r, r] along the view in world units (0 for nothing) as a 16-bit grey picture of depth · DEPTH_STEPS."""
     return Image.fromarray(np.round(np.clip(depth * DEPTH_STEPS, 0, 65535)).astype(np.uint16))
 
 
 def read_depth(image: Image.Image) -> np.ndarray:
-    """The depths [r, r], float64 in world units, of a picture that `depth_image` made."""
+    """Decode a picture made by `depth_image` to depths [r, r], float64 in world units."""
     return np.asarray(image).astype(np.float64) / DEPTH_STEPS
 
 
 def surface(scene: "Scene") -> Mesh:
-    """Skin, eyes, mouth and clothes as they were rendered, in world units.  Hair is strands and not part of it.
+    """Skin, eyes, mouth and clothes as rendered, in world units.  Hair consists of strands and is not included.
 
-    What is more transparent than not, such as lashes and the edge of the cloth, is left out.
+    Parts that are mostly transparent, such as lashes and the edge of the cloth, are left out.
     """
     from demo.heads.variant import mitsuba
 
@@ -45,7 +45,7 @@ def surface(scene: "Scene") -> Mesh:
 
 
 def ply_bytes(mesh: Mesh) -> bytes:
-    """A binary .ply file of the mesh: vertices (float32) and triangles."""
+    """Encode the mesh as a binary .ply file: vertices (float32) and triangles."""
     corners = triangles(mesh.faces)
     header = (
         f"ply\nformat binary_little_endian 1.0\nelement vertex {len(mesh.vertices)}\n"

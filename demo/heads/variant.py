@@ -1,4 +1,4 @@
-"""The renderer: mitsuba, compiling by LLVM where a version is found that works, else its plain variant; and its denoiser."""
+"""The renderer and its denoiser: mitsuba, compiled with LLVM if a working version is found, else its scalar variant."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from dnnlib.util import UserError
 
 __all__ = ["find_llvm", "mitsuba", "mitsuba_oidn", "select_variant"]
 
-OLDEST_LLVM = 17  # 15 and 16 abort the process in the middle of a kernel
+OLDEST_LLVM = 17  # versions 15 and 16 abort the process in the middle of a kernel
 LLVM_FOLDERS = (
     "/usr/lib/*-linux-gnu",
     "/usr/lib64",
@@ -21,7 +21,7 @@ _LLVM_NAME = re.compile(r"libLLVM(?:-(\d+)[\d.]*\.so[\d.]*|\.so\.(\d+)[\d.]*|\.(
 
 
 def find_llvm(folders: tuple[str, ...] = LLVM_FOLDERS) -> Path | None:
-    """The newest libLLVM in `folders` (patterns) that works; one named by DRJIT_LIBLLVM_PATH goes first. None if none does."""
+    """The newest working libLLVM in `folders` (patterns), or the one named by DRJIT_LIBLLVM_PATH.  None if none works."""
     named = os.environ.get("DRJIT_LIBLLVM_PATH")
     if named and _llvm_version(Path(named)) >= OLDEST_LLVM and Path(named).is_file():
         return Path(named)

@@ -1,7 +1,7 @@
-"""Where the cameras of a person stand: round the whole circle at random, or at fixed places, with labels that may be off.
+"""The cameras of a person: random ones around the whole circle, or fixed ones, with labels that may be inaccurate.
 
-Yaw is the angle about the vertical axis, 0 in front of the face and positive toward world x; pitch is the angle above the
-horizon.  Cameras stand on the usual orbit and look at the world's origin, then roll about their line of sight.
+Yaw is the angle about the vertical axis, 0 in front of the face and positive toward world x.  Pitch is the angle above the
+horizon.  Cameras are on the usual orbit and look at the world's origin, then roll about their line of sight.
 """
 
 import math
@@ -13,19 +13,19 @@ from scipy.special import ndtr, ndtri
 
 import camera_utils
 
-PITCH_DEVIATIONS = 2.5  # standard deviations between the middle of the pitch range and its ends: most views are level
-ROLL_DEVIATION = 2.5  # degrees; cut at twice that: nobody holds the head quite upright
-SHIFT_CUT = 2.0  # standard deviations beyond which no crop is misplaced
+PITCH_DEVIATIONS = 2.5  # standard deviations between the middle and the ends of the pitch range, so most views are level
+ROLL_DEVIATION = 2.5  # degrees, cut at twice that, because nobody holds the head perfectly upright
+SHIFT_CUT = 2.0  # standard deviations at which the errors of crops are cut
 FRAME_WIDTH = camera_utils.DEFAULT_RADIUS / camera_utils.DEFAULT_FOCAL  # world units that a picture spans at the origin
 FIXED_PITCHES = (0.0, 15.0, -10.0, 25.0, 5.0, -20.0)  # degrees, in turn
 
 
 @dataclass(frozen=True)
 class ViewRanges:
-    """Laws of random cameras: (lowest, highest) yaw and pitch in degrees, and how far crops are misplaced.
+    """Distributions of random cameras: (lowest, highest) yaw and pitch in degrees, and the error of the crops.
 
-    `jitter` is a standard deviation, as a share of the frame: of the shift across the picture, to the right and down, in
-    frame widths, and of the zoom.
+    `jitter` is the standard deviation, as a share of the frame, of the shift in the picture (right and down, in frame widths)
+    and of the zoom.
     """
 
     yaw: tuple[float, float] = (-180.0, 180.0)
@@ -37,7 +37,7 @@ class ViewRanges:
 class ViewPlan:
     """One camera: what its label says, and where it really is."""
 
-    yaw: float  # degrees, as are pitch and roll
+    yaw: float  # degrees, like pitch and roll
     pitch: float
     roll: float
     label: tuple[float, ...]  # 25 numbers, exact in float32
@@ -45,35 +45,35 @@ class ViewPlan:
 
     @property
     def cam2world(self) -> np.ndarray:
-        """The pose of the picture [4, 4], float64, OpenCV axes: the label's, moved by the shift it does not tell."""
+        """The true pose of the picture [4, 4], float64, OpenCV axes: that of the label, moved by `shift`."""
         label = torch.tensor(self.label, dtype=torch.float64)
         shifted = camera_utils.shift_label(label, torch.tensor(self.shift, dtype=torch.float64))
         return camera_utils.unpack_label(shifted)[0].numpy()
 
 
 def sample_views(rng: np.random.Generator, count: int, ranges: ViewRanges) -> list[ViewPlan]:
-    """`count` random cameras, by rising yaw: one in each of as many equal parts of the range, so that all sides are seen.
+    """Draw `count` random cameras in order of yaw: one in each of as many equal parts of the range, so that all sides are seen.
 
-    Pitch is normal about the middle of its range and within it, roll normal about 0.
+    Pitch follows a normal distribution within its range, and roll one around 0.
     """
     low, high = ranges.yaw
     yaws = low + (high - low) * (np.arange(count) + rng.random(count)) / count
     pitches = np.mean(ranges.pitch) + np.ptp(ranges.pitch) / 2 * _cut_normal(rng, PITCH_DEVIATIONS, count) / PITCH_DEVIATIONS
     rolls = ROLL_DEVIATION * _cut_normal(rng, 2.0, count)
-    # In the camera's axes: right, down, forward.  A step forward by a share of the distance zooms by that share.
+    # In the camera's axes: right, down, forward.  Moving forward by a share of the distance zooms by that share.
     steps = ranges.jitter * np.array([FRAME_WIDTH, FRAME_WIDTH, camera_utils.DEFAULT_RADIUS])
     shifts = steps * _cut_normal(rng, SHIFT_CUT, (count, 3))
     return [plan_view(*angles, shift) for *angles, shift in zip(yaws, pitches, rolls, shifts)]
 
 
 def fixed_views(count: int) -> list[ViewPlan]:
-    """The same `count` cameras for everyone: evenly round the circle from the front, upright, with exact labels."""
+    """The same `count` cameras for everyone: evenly spaced around the circle from the front, upright, with exact labels."""
     yaws = [(360 * k / count + 180) % 360 - 180 for k in range(count)]
     return [plan_view(yaw, FIXED_PITCHES[k % len(FIXED_PITCHES)], 0.0, np.zeros(3)) for k, yaw in enumerate(yaws)]
 
 
 def plan_view(yaw: float, pitch: float, roll: float, camera_shift: np.ndarray) -> ViewPlan:
-    """The camera at these angles (degrees), whose picture is taken `camera_shift` [3] off: right, down, forward."""
+    """The camera at these angles (degrees), whose picture is taken `camera_shift` [3] away: right, down, forward."""
     y, p, r = (math.radians(float(angle)) for angle in (yaw, pitch, roll))
     direction = torch.tensor([[math.sin(y) * math.cos(p), math.sin(p), math.cos(y) * math.cos(p)]])
     cam2world = camera_utils.look_at(camera_utils.DEFAULT_RADIUS * direction, torch.zeros(3))[0]
@@ -82,12 +82,12 @@ def plan_view(yaw: float, pitch: float, roll: float, camera_shift: np.ndarray) -
     rotation = camera_utils.unpack_label(label)[0][:3, :3].to(torch.float64).numpy()
     return ViewPlan(
         yaw=float(yaw), pitch=float(pitch), roll=float(roll),
-        # The shortest decimals that give the same float32 keep dataset.json small.
+        # Using the shortest decimals that give the same float32 keeps dataset.json small.
         label=tuple(float(str(entry)) for entry in label.numpy()),
         shift=tuple((rotation @ camera_shift).tolist()),
     )  # fmt: skip
 
 
 def _cut_normal(rng: np.random.Generator, cut: float, shape: int | tuple[int, ...]) -> np.ndarray:
-    """Draws of a standard normal law between -cut and cut."""
+    """Draw from a standard normal distribution, cut at -cut and cut."""
     return ndtri(ndtr(-cut) + (ndtr(cut) - ndtr(-cut)) * rng.random(shape))

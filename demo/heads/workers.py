@@ -1,4 +1,4 @@
-"""Work spread over processes that may die: what one of them was at is tried again, a few times."""
+"""Distributes work over processes that may die.  Tasks of dead processes are retried a few times."""
 
 import contextlib
 import multiprocessing
@@ -13,10 +13,10 @@ from typing import Any, Callable, Iterable, Iterator
 from dnnlib import UserError
 
 TRIES = 3
-TASKS_PER_PROCESS = 12  # then a fresh one takes over: the renderer keeps memory of old scenes
+TASKS_PER_PROCESS = 12  # then a fresh process takes over, because the renderer keeps memory of old scenes
 MAX_DEFAULT_WORKERS = 16  # each needs up to 1 GB
 GRACE_SECONDS = 5.0
-# Processes share the cores, so that none needs threads; and sums whose order depends on threads would change the files.
+# Processes share the cores, so none needs threads.  Also, sums whose order depends on threads would change the files.
 _ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 Work = Callable[[Any, Callable[[], None]], None]
@@ -24,10 +24,10 @@ Work = Callable[[Any, Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a task.
+    """What happened to a task.
 
-    kind: "step" (one more part of it is made), "done", "died" (its process did; all steps will come again), or "given up"
-    (it died TRIES times).
+    kind: "step" (one more part is done), "done", "died" (its process died; all steps will be repeated), or "given up" (it died
+    TRIES times).
     """
 
     kind: str
@@ -35,18 +35,18 @@ class Event:
 
 
 def default_workers() -> int:
-    """As many as this process may use cores, up to MAX_DEFAULT_WORKERS."""
+    """The number of cores that this process may use, up to MAX_DEFAULT_WORKERS."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, MAX_DEFAULT_WORKERS)
 
 
 def run(work: Work, tasks: Iterable[Any], workers: int) -> Iterator[Event]:
-    """Call `work(task, step)` for every task in one of `workers` processes, and tell what happens, in the order it does.
+    """Call `work(task, step)` for every task in one of `workers` processes, and yield events as they happen.
 
-    `work` must be found by its name in its module (it is pickled) and calls `step()` after each part of a task.  All
-    processes are gone when the iterator ends or is closed.
+    `work` is pickled, so it must be importable from its module; it calls `step()` after each part of a task.  All processes
+    have ended when the iterator ends or is closed.
 
-    UserError of `work` is raised here; any other exception as a RuntimeError with the traceback, for it is a bug.
+    A UserError in `work` is raised here.  Any other exception is a bug, and raised as a RuntimeError with its traceback.
     """
     waiting = deque((task, 1) for task in tasks)
     crew: list[_Worker] = []
@@ -80,7 +80,7 @@ def run(work: Work, tasks: Iterable[Any], workers: int) -> Iterator[Event]:
 
 
 class _Worker:
-    """A process and what it is at."""
+    """A process and its current task."""
 
     def __init__(self, work: Work):
         context = multiprocessing.get_context("spawn")  # a fork would share the renderer's threads and locks
@@ -88,12 +88,12 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, work))
         with _environment(_ENVIRONMENT):
             self.process.start()
-        theirs.close()  # so that the end of the process ends the connection
+        theirs.close()  # so that the connection ends with the process
         self.tasks_done = 0
 
     def give(self, task: Any, attempt: int) -> None:
         self.task, self.attempt = task, attempt
-        with contextlib.suppress(OSError):  # it died before it could start; receiving will tell
+        with contextlib.suppress(OSError):  # the process died before it could start, which receiving will report
             self.connection.send(task)
 
     def receive(self) -> str:
@@ -111,7 +111,7 @@ class _Worker:
         return kind
 
     def retire(self) -> None:
-        """Wait for the end of the process, which the closed connection tells it to come to."""
+        """Close the connection, which makes the process end, and wait for it."""
         self.connection.close()
         self.process.join(GRACE_SECONDS)
         if self.process.is_alive():
@@ -120,9 +120,9 @@ class _Worker:
 
 
 def _serve(connection: Connection, work: Work) -> None:
-    """The life of a worker: tasks come and events go through the connection, until the other side closes it."""
+    """Main loop of a worker: receive tasks and send events through the connection, until the other side closes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the first one ends the others
-    with contextlib.suppress(EOFError, OSError):  # the other side is gone, and with it the reason to go on
+    with contextlib.suppress(EOFError, OSError):  # the other side is gone, so there is nothing left to do
         while True:
             task = connection.recv()
             connection.send(_attempt(work, task, lambda: connection.send(("step", None))))
@@ -135,7 +135,7 @@ def _attempt(work: Work, task: Any, step: Callable[[], None]) -> tuple[str, str 
         return "mistake", str(error)
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except OSError as error:  # a full disk, most likely
+    except OSError as error:  # most likely a full disk
         return "mistake", f"{error.filename or 'cannot write'}: {error.strerror or error}"
     except Exception:
         return "bug", traceback.format_exc()
@@ -144,7 +144,7 @@ def _attempt(work: Work, task: Any, step: Callable[[], None]) -> tuple[str, str 
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """The variables are set inside the block, for the processes that start there."""
+    """Set environment variables inside the block, for processes that are started there."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:

@@ -1,1 +1,1 @@
-"""What `demo/score.py` measures: a generator's samples beside held-out heads whose truth is known."""
+"""Measurements of `demo/score.py`: samples of a generator compared with held-out heads whose truth is known."""

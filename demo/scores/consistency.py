@@ -1,4 +1,4 @@
-"""Whether the depths of one head, seen from several sides, tell of one and the same surface."""
+"""Checks whether the depths of one head, seen from several sides, describe the same surface."""
 
 import itertools
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ class Agreement:
 
     @property
     def share(self) -> float:
-        """Of the points that the other view can judge, those that it confirms; nan where there are none."""
+        """Share of confirmed points among those that the other view can judge; nan if there are none."""
         judged = self.agreeing + self.contradicted
         return self.agreeing / judged if judged else float("nan")
 
     @property
     def hidden_share(self) -> float:
-        """Of all points in the other picture, those behind what it sees; nan where there are none."""
+        """Share of hidden points among all points inside the other picture; nan if there are none."""
         seen = self.agreeing + self.contradicted + self.hidden
         return self.hidden / seen if seen else float("nan")
 
@@ -44,15 +44,15 @@ class Agreement:
 
 
 def z_from_ray_depth(distance: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Distances along the rays [H, H] of the camera `label` [25], as generators give them, as depths along its z axis."""
+    """Convert distances along the rays [H, H] of the camera `label` [25], as generators return, to depths along its z axis."""
     return distance * _rays(label, len(distance))[2]
 
 
 def thin_out(surface: Surface, resolution: int) -> Surface:
-    """The view with every k-th pixel in each direction, so that `resolution` are left; depths stay those of single rays.
+    """Keep every k-th pixel in each direction, so that `resolution` pixels remain.  Depths remain those of single rays.
 
-    The pixels kept are not centred in the larger ones that they now stand for: the principal point moves accordingly.
-    Fewer pixels than that are left alone.  ValueError if the larger size is no multiple of the smaller.
+    The kept pixels are not at the centres of the larger ones that they now represent, so the principal point is moved.  Views
+    with fewer pixels are returned unchanged.  Raises ValueError if the size is not a multiple of `resolution`.
     """
     size = len(surface.depth)
     if size <= resolution:
@@ -61,30 +61,29 @@ def thin_out(surface: Surface, resolution: int) -> Surface:
     if rest:
         raise ValueError(f"{size} pixels cannot be thinned out to {resolution}")
     first = step // 2
-    offset = (first + 0.5 - step / 2) / size  # from a large pixel's centre to that of the one kept, in picture widths
+    offset = (first + 0.5 - step / 2) / size  # from the centre of a large pixel to that of the kept one, in picture widths
     pose, intrinsics = camera_utils.unpack_label(surface.label.clone())
     intrinsics[:2, 2] -= offset
     return Surface(surface.depth[first::step, first::step], camera_utils.pack_label(pose, intrinsics))
 
 
 def angle_degrees(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The angle between two cameras (labels [25]) as the world's origin sees them."""
+    """The angle between two cameras (labels [25]) as seen from the world's origin."""
     here, there = (label[camera_utils.POSITION_ENTRIES].double() for label in (first, second))
     return torch.rad2deg(torch.atan2(torch.linalg.cross(here, there).norm(), here @ there)).item()
 
 
 def compare(first: Surface, second: Surface, tolerance: float = TOLERANCE) -> Agreement:
-    """Put the points that `first` sees into the view of `second` and ask whether it sees them too.
+    """Project the points that `first` sees into `second`, and check whether `second` sees them too.
 
-    The geometric check of multi-view stereo (Yao 2018, MVSNet, section 4.2), aware of what is hidden.  The point of each
-    head pixel of `first` (its centre, at its depth) is projected to `second`, where it has the place q and the depth z.
-    D are the depths of `second` at the four pixels around q, infinite where they show no head.  The point is
+    This is the geometric check of multi-view stereo (Yao 2018, MVSNet, section 4.2), extended to handle occlusion.  The point
+    of each head pixel of `first` (its centre, at its depth) is projected to position q with depth z in `second`.  D are the
+    depths of `second` at the four pixels around q, infinite where they show no head.  The point is
 
-    - not counted where q is not surrounded by four pixels of the picture;
-    - contradicted where even the least D is over z + tolerance: `second` looks through the point and sees what is behind;
-    - hidden where all D that are finite are under z - tolerance: something else of the head is in front, and `second`
-      cannot tell;
-    - agreeing otherwise: the surface that the four pixels are samples of passes the point within the tolerance.
+    - not counted if q is not surrounded by four pixels of the picture;
+    - contradicted if even the smallest D is larger than z + tolerance: `second` looks through the point at what is behind;
+    - hidden if all finite D are smaller than z - tolerance: another part of the head is in front, and `second` cannot judge;
+    - in agreement otherwise: the surface sampled by the four pixels passes the point within the tolerance.
     """
     (x, y), z = _project(_points(first), second.label)
     resolution = len(second.depth)
@@ -103,9 +102,9 @@ def compare(first: Surface, second: Surface, tolerance: float = TOLERANCE) -> Ag
 def compare_all(
     surfaces: Sequence[Surface], angles: Sequence[float], margin: float = 7.5, tolerance: float = TOLERANCE
 ) -> dict[float, Agreement]:
-    """`compare` for all pairs of views of one head, each both ways, by the angle between the cameras.
+    """`compare` for all pairs of views of one head, in both directions, by the angle between the cameras.
 
-    A pair counts for the nearest of `angles` (degrees), if it is that to `margin`.
+    A pair counts for the nearest of `angles` (degrees), provided that it is within `margin`.
     """
     found = {angle: Agreement() for angle in angles}
     for first, second in itertools.permutations(surfaces, 2):
@@ -117,7 +116,7 @@ def compare_all(
 
 
 def _rays(label: torch.Tensor, resolution: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Origins and unit directions [H, H, 3] of a camera's rays, and their share along its z axis [H, H]."""
+    """Origins and unit directions [H, H, 3] of a camera's rays, and their components along its z axis [H, H]."""
     cam2world, intrinsics = camera_utils.unpack_label(label[None])
     origins, directions = (rays.reshape(resolution, resolution, 3) for rays in sample_rays(cam2world, intrinsics, resolution))
     return origins, directions, directions @ cam2world[0, :3, 2]

@@ -1,4 +1,4 @@
-"""The finder of faces for a figure that is left out where MediaPipe or its model cannot be had."""
+"""Opens the face finder for a figure that is left out if MediaPipe or its model is not available."""
 
 import contextlib
 import os
@@ -9,12 +9,12 @@ from photo.faces import FaceFinder
 
 
 class NotMeasurable(Exception):
-    """Something that a figure needs is missing; the message says what, and how to get it."""
+    """Something that a figure needs is missing.  The message says what, and how to get it."""
 
 
 @contextlib.contextmanager
 def open_finder(model: str | os.PathLike | None = None) -> Iterator[FaceFinder | NotMeasurable]:
-    """A FaceFinder, or what it is missing.  UserError if a `model` was asked for and cannot be used."""
+    """Yield a FaceFinder, or the reason why there is none.  Raises UserError if a given `model` cannot be used."""
     try:
         finder = FaceFinder(model)
     except UserError as error:

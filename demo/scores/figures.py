@@ -1,4 +1,4 @@
-"""From what was drawn and seen to figures, each of the samples beside the same of the data, and their table."""
+"""Computes figures from samples, each next to the same figure of the data, and formats them as a table."""
 
 import math
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from demo.scores.consistency import Agreement
 from demo.scores.held_out import HeldOut, in_camera_axes
 from demo.scores.samples import Sample
 
-FRONT_YAWS, BACK_YAWS = (-30.0, 0.0, 30.0), (150.0, 180.0, -150.0)  # degrees, of views that should and should not show a face
-FAR_OFF = 90.0  # degrees between where a head should be seen from and where it seems to be
-YAW_BIN = 30  # degrees; the bins are centred on multiples of it, as the fixed views of held-out sets are
+FRONT_YAWS, BACK_YAWS = (-30.0, 0.0, 30.0), (150.0, 180.0, -150.0)  # degrees; views that should and should not show a face
+FAR_OFF = 90.0  # degrees between the yaw of a camera and the yaw seen in its picture
+YAW_BIN = 30  # degrees; bins are centred on multiples of it, like the fixed views of held-out sets
 CAMERA_AXES = ("right", "down", "forward")
 DECIMALS = {"%": 1, "degrees": 1, "world units": 4}
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table; what was not measured is None."""
+    """One row of the table.  None means not measured."""
 
     name: str
     unit: str  # one of DECIMALS
@@ -33,17 +33,17 @@ class Figure:
 
 
 def mask_figures(samples: Sequence[Sample], truth: HeldOut) -> list[Figure]:
-    """How much of a picture is head: the mean of the masks."""
+    """The share of a picture that is head: the mean of the masks."""
     ours, theirs = ([100 * mask.mean() for mask in masks] for masks in ([sample.mask for sample in samples], truth.masks))
     return [_compare("mask coverage", "%", ours, theirs)]
 
 
 def yaw_figures(samples: Sequence[Sample], truth: HeldOut) -> tuple[list[Figure], dict[str, list[float]]]:
-    """The law of the yaw, of the cameras and as it is seen in the pictures; and `yaw_histogram` of each.
+    """Distributions of the yaw of the cameras and of the yaw seen in the pictures, and the `yaw_histogram` of each.
 
-    The cameras of the samples are drawn from those of the data.  Whether the pictures show the heads from there is read
-    from them by a `YawReader` that the held-out views alone have taught; held-out heads are read by one that does not
-    know them, so that its own errors are in both columns.
+    The cameras of the samples are drawn from those of the data.  Whether the pictures really show heads from there is read from
+    the pictures by a `YawReader` trained on the held-out views only.  Held-out heads are read by a reader that was not trained
+    on them, so that both columns include the reader's errors.
     """
     known = np.stack([yaw.describe(picture, mask) for picture, mask in zip(truth.pictures, truth.masks)])
     drawn = np.stack([yaw.describe(sample.picture, sample.mask) for sample in samples])
@@ -63,13 +63,13 @@ def yaw_figures(samples: Sequence[Sample], truth: HeldOut) -> tuple[list[Figure]
 
 
 def yaw_histogram(yaws: np.ndarray) -> list[float]:
-    """The shares of yaws (degrees) in bins of YAW_BIN degrees; the first is centred on -180, the last on 180 - YAW_BIN."""
+    """Shares of yaws (degrees) in bins of YAW_BIN degrees; the first is centred on -180, the last on 180 - YAW_BIN."""
     bins = np.floor((yaws + 180 + YAW_BIN / 2) % 360 / YAW_BIN).astype(int)
     return (np.bincount(bins, minlength=360 // YAW_BIN) / len(yaws)).tolist()
 
 
 def consistency_figures(heads: Sequence[Mapping[float, Agreement]], truth: Sequence[Mapping[float, Agreement]]) -> list[Figure]:
-    """The means over heads of what `compare_all` found; the truth's own, below 100 for the size of pixels, is the ceiling."""
+    """Means over heads of what `compare_all` found.  The truth's own value, below 100 because of pixel size, is the limit."""
     figures = []
     for what, share in (("points that agree", "share"), ("points hidden", "hidden_share")):
         for angle in heads[0]:
@@ -79,7 +79,7 @@ def consistency_figures(heads: Sequence[Mapping[float, Agreement]], truth: Seque
 
 
 def face_figures(faces: Mapping[str, Sequence[bool]], truth: Mapping[str, Sequence[bool]]) -> list[Figure]:
-    """The shares of views, by side, in which a face was found."""
+    """Shares of views, by side, in which a face was found."""
     return [
         _compare(f"face found in {side} views", "%", 100.0 * np.array(found), 100.0 * np.array(truth[side]))
         for side, found in faces.items()
@@ -87,14 +87,14 @@ def face_figures(faces: Mapping[str, Sequence[bool]], truth: Mapping[str, Sequen
 
 
 def faces_not_measured(reason: str) -> list[Figure]:
-    """The rows of `face_figures` where no landmarker is at hand."""
+    """The rows of `face_figures` if there is no landmarker."""
     return [
         Figure(f"face found in {side} views", "%", None, None, note=f"not measured: {reason}") for side in ("front", "back")
     ]
 
 
 def shift_figures(samples: Sequence[Sample], jitter: np.ndarray | None) -> list[Figure]:
-    """The learned camera shift beside the data's misplaced cameras (`jitter` [M, 3]), along the cameras' axes."""
+    """The learned camera shift compared with the data's misplaced cameras (`jitter` [M, 3]), along the axes of the cameras."""
     labels = torch.stack([sample.label for sample in samples])
     shifts = in_camera_axes(torch.stack([sample.shift for sample in samples]), labels).numpy()
     groups = [shifts, np.empty([0, 3]) if jitter is None else jitter]
@@ -109,7 +109,7 @@ def shift_figures(samples: Sequence[Sample], jitter: np.ndarray | None) -> list[
 
 
 def table(figures: Sequence[Figure]) -> list[str]:
-    """The lines of a table of figures: samples, with their standard error, and data."""
+    """Lines of a table of figures: samples, with their standard error, and data."""
     rows = [("", "samples", "", "data", "")]
     for figure in figures:
         error = "" if figure.error is None else f"± {_number(figure.error, figure.unit)}"
@@ -125,13 +125,13 @@ def _number(value: float | None, unit: str) -> str | None:
 
 
 def _compare(name: str, unit: str, ours: Sequence[float], theirs: Sequence[float], note: str = "") -> Figure:
-    """The means of two groups of values; those that are nan could not be measured and have no part in them."""
+    """Compare the means of two groups of values.  Values of nan could not be measured and are left out."""
     (mean, error), (data, _) = _mean(ours), _mean(theirs)
     return Figure(name, unit, mean, data, error, note)
 
 
 def _mean(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean and its standard error, each None where there are too few values."""
+    """Mean and its standard error, each None if there are too few values."""
     known = np.asarray(values, dtype=np.float64)
     known = known[np.isfinite(known)]
     error = float(known.std(ddof=1) / math.sqrt(len(known))) if len(known) > 1 else None

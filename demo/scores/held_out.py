@@ -1,4 +1,4 @@
-"""The truth that samples are held against: a set of `demo/render_heads.py --truth true --fixed-views true`."""
+"""Loads the ground truth: a set made by `demo/render_heads.py --truth true --fixed-views true`."""
 
 import io
 import json
@@ -20,15 +20,15 @@ from dnnlib.archive import Archive, read_labels, stem
 from dnnlib.util import existing_path
 
 ADVICE = "make one with demo/render_heads.py --truth true --fixed-views true"
-HEAD_LEVEL = 0.5  # of masks: what is at least that is head
-LAW_DRAWS = 2000  # views whose shifts stand for a law that is only known by its name
+HEAD_LEVEL = 0.5  # threshold of masks
+LAW_DRAWS = 2000  # views whose shifts are drawn if only the distribution is known
 
 
 @dataclass(frozen=True)
 class HeldOut:
     """Views of heads that training never saw, in the order of their names."""
 
-    heads: list[str]  # N: whose view it is
+    heads: list[str]  # N: the head that a view shows
     pictures: np.ndarray  # uint8 [N, H, H, 3]
     masks: np.ndarray  # float32 [N, H, H] in 0..1
     depths: np.ndarray  # float32 [N, H, H] along the camera's z axis, world units; infinite where there is no head
@@ -36,7 +36,7 @@ class HeldOut:
 
     @property
     def yaws(self) -> np.ndarray:
-        """Of the labels, in degrees [N]."""
+        """The yaws of the labels, in degrees [N]."""
         return camera_utils.yaw_pitch_roll_degrees(self.labels)[:, 0].numpy()
 
     def surfaces(self) -> dict[str, list[Surface]]:
@@ -48,9 +48,9 @@ class HeldOut:
 
 
 def load_held_out(path: str | os.PathLike) -> HeldOut:
-    """The set in the folder `path`: img, seg and truth, each a folder or a zip.
+    """Load the set in the folder `path`: img, seg and truth, each a folder or a zip.
 
-    UserError if a part, a picture or a label is missing or does not fit, or there is only one head.
+    Raises UserError if a part, a picture or a label is missing or does not match, or if there is only one head.
     """
     folder = existing_path(path, "--data")
     images, masks, truth = (_part(folder, name) for name in ("img", "seg", "truth"))
@@ -77,10 +77,10 @@ def load_held_out(path: str | os.PathLike) -> HeldOut:
 
 
 def load_jitter(path: str | os.PathLike) -> np.ndarray:
-    """How far the cameras of a training set were from their labels: shifts [M, 3], world units, along the cameras' axes.
+    """Load how far the cameras of a training set were from their labels: shifts [M, 3], world units, along the cameras' axes.
 
-    They are those of the views in ``people/*.json`` of a folder (or zip) of `demo/render_heads.py`; where only its
-    ``options.json`` is left, draws from the same law.  UserError if there is neither.
+    They come from the views in ``people/*.json`` of a folder (or zip) of `demo/render_heads.py`.  If only its ``options.json``
+    is left, they are drawn from the same distribution.  Raises UserError if there is neither.
     """
     archive = Archive(existing_path(path, "--train_data"))
     people = [name for name in archive.names if name.startswith("people/") and name.endswith(".json")]
@@ -100,7 +100,7 @@ def load_jitter(path: str | os.PathLike) -> np.ndarray:
 
 
 def in_camera_axes(shifts: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Shifts [N, 3] along the world's axes as right, down and forward of the cameras of labels [N, 25]."""
+    """Convert shifts [N, 3] along the world's axes to right, down and forward of the cameras of labels [N, 25]."""
     rotation = camera_utils.unpack_label(labels)[0][:, :3, :3]
     return (rotation.mT @ shifts[:, :, None])[:, :, 0]
 
@@ -114,7 +114,7 @@ def _part(folder: Path, name: str) -> Archive:
 
 
 def _load_view(images: Archive, masks: Archive, truth: Archive, pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Picture, mask and depth of one view."""
+    """Load picture, mask and depth of one view."""
     try:
         picture, mask = load_pair(images, masks, pair)
     except Unusable as reason:

@@ -1,4 +1,4 @@
-"""Samples of a generator to be measured: pictures drawn as training drew them, and heads seen from all round."""
+"""Samples of a generator: pictures drawn in the same way as in training, and heads seen from all sides."""
 
 from typing import Iterable, Iterator, NamedTuple
 
@@ -14,7 +14,7 @@ from training.triplane import Face, TriPlaneGenerator
 
 
 class Sample(NamedTuple):
-    """A picture from a camera of the data's law."""
+    """A picture from a camera that follows the distribution of the data."""
 
     picture: np.ndarray  # uint8 [H, H, 3]
     mask: np.ndarray  # float64 [h, h] in 0..1
@@ -23,7 +23,7 @@ class Sample(NamedTuple):
 
 
 def spread_by_yaw(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """`count` of the labels [N, 25], evenly spaced among all when these are ordered by yaw: the same law with fewer draws."""
+    """Select `count` of the labels [N, 25], evenly spaced in the order of their yaw, to keep their distribution."""
     order = camera_utils.yaw_pitch_roll_degrees(labels)[:, 0].argsort(stable=True)
     return labels[order[((torch.arange(count) + 0.5) * len(labels) / count).long()]]
 
@@ -32,9 +32,9 @@ def spread_by_yaw(labels: torch.Tensor, count: int) -> torch.Tensor:
 def draw_like_data(
     G: TriPlaneGenerator, seeds: Iterable[int], labels: torch.Tensor, truncation_psi: float = 1.0
 ) -> Iterator[Sample]:
-    """A sample of each seed with the label [25] in the same row, which conditions the mapping and, shifted, is the camera.
+    """Draw a sample for each seed with the label [25] in the same row.  It conditions the mapping and, shifted, is the camera.
 
-    UserError if the network makes no masks.
+    Raises UserError if the network makes no masks.
     """
     for seed, label in zip(seeds, labels.to(synthesis.device_of(G)), strict=True):
         c = label[None]
@@ -46,16 +46,16 @@ def draw_like_data(
 
 
 def head_of(G: TriPlaneGenerator, seed: int, truncation_psi: float = 1.0) -> Face:
-    """The head of a seed, conditioned on the frontal camera, to be seen from anywhere."""
+    """The head of a seed, conditioned on the frontal camera, to be viewed from anywhere."""
     ws = synthesis.seeds_to_ws(G, [seed], synthesis.conditioning_label(synthesis.orbit(G), 90.0), truncation_psi)
     return synthesis.prepare(G, ws)
 
 
 @torch.no_grad()
 def surface_of(G: TriPlaneGenerator, head: Face, label: torch.Tensor, resolution: int) -> Surface:
-    """What the camera `label` [25] sees of the head's surface with `resolution`² rays.
+    """The head's surface as seen by the camera `label` [25], with `resolution`² rays.
 
-    It is where the rays end on average by their weights, and only where they end at least half in the head.
+    A ray's depth is its mean depth by weight.  Rays count only if they end in the head with at least half of their weight.
     """
     with torch.random.fork_rng(devices=[label.device] if label.device.type == "cuda" else []):
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""From where pictures show their heads: the yaw of labels, and the yaw that a small regression reads in the pictures."""
+"""The yaw of labels, and the yaw that a small regression reads from pictures."""
 
 from typing import Sequence
 
@@ -7,33 +7,34 @@ from PIL import Image
 from scipy.spatial.distance import cdist
 
 SECTORS = {"front": (0, 45), "side": (45, 135), "back": (135, 180)}  # |yaw| in degrees
-READ_SIZE = 64  # pixels of the picture that is read
+READ_SIZE = 64  # size of the pictures that are read
 CELL = 8  # pixels of a cell of the histograms
 ORIENTATIONS = 8
-MASK_WEIGHT = 0.1  # of the outline beside the edges inside it
+MASK_WEIGHT = 0.1  # weight of the outline relative to the edges inside it
 RIDGE = 0.01
 
 
 def sector_shares(yaws: np.ndarray) -> dict[str, float]:
-    """The share of yaws (degrees, -180 to 180) in each of SECTORS."""
+    """Shares of yaws (degrees, -180 to 180) in each of SECTORS."""
     size = np.abs(yaws)
     return {name: float(((size >= low) & ((size < high) | (high == 180))).mean()) for name, (low, high) in SECTORS.items()}
 
 
 def difference(yaws: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The angles between yaws in degrees, 0 to 180."""
+    """Angles between yaws in degrees, 0 to 180."""
     return np.abs((yaws - others + 180) % 360 - 180)
 
 
 class YawReader:
     """Reads the yaw of a head from its picture and mask: kernel ridge regression on cosine and sine of the yaw.
 
-    Fitted on pictures whose yaw is known and on their mirror images, with no other knowledge.  What it sees are histograms
-    of edge directions (Dalal 2005) inside the mask, and the mask: little of colours and light, nothing of the camera.
+    It is fitted on pictures with known yaw and their mirror images, and uses no other knowledge.  Its features are histograms
+    of edge directions (Dalal 2005) inside the mask, and the mask, so it sees little of colours and light and nothing of the
+    camera.
     """
 
     def __init__(self, features: np.ndarray, yaws: np.ndarray):
-        """features [N, 2, F] of `describe`, yaws [N] in degrees."""
+        """features [N, 2, F] come from `describe`, yaws [N] are in degrees."""
         self._known = np.concatenate([features[:, 0], features[:, 1]])
         angles = np.radians(np.concatenate([yaws, -yaws]))
         distances = cdist(self._known, self._known, "sqeuclidean")
@@ -43,14 +44,14 @@ class YawReader:
         self._weights = np.linalg.solve(kernel + RIDGE * np.eye(len(kernel)), targets)
 
     def read(self, features: np.ndarray) -> np.ndarray:
-        """The yaws [N] in degrees, -180 to 180, of pictures with features [N, 2, F]."""
+        """Read the yaws [N] in degrees, -180 to 180, of pictures with features [N, 2, F]."""
         kernel = np.exp(-cdist(features[:, 0], self._known, "sqeuclidean") / self._scale)
         cosine, sine = (kernel @ self._weights).T
         return np.degrees(np.arctan2(sine, cosine))
 
 
 def read_each_by_others(features: np.ndarray, yaws: np.ndarray, heads: Sequence[str]) -> np.ndarray:
-    """The yaws [N] read in pictures by readers that know all heads but the one shown: what reading is worth on new heads."""
+    """Read the yaws [N] of pictures by readers fitted without the head that is shown, to measure the error on new heads."""
     heads = np.asarray(heads)
     found = np.empty(len(yaws))
     for head in np.unique(heads):
@@ -60,7 +61,7 @@ def read_each_by_others(features: np.ndarray, yaws: np.ndarray, heads: Sequence[
 
 
 def describe(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """What `YawReader` sees of a picture (uint8 [H, H, 3]) with its mask ([h, h] in 0..1), and of their mirror image: [2, F]."""
+    """Features of a picture (uint8 [H, H, 3]) with its mask ([h, h] in 0..1), and of their mirror image: [2, F]."""
     grey = np.asarray(Image.fromarray(picture).convert("L").resize((READ_SIZE, READ_SIZE), Image.Resampling.BILINEAR))
     mask = np.asarray(Image.fromarray(mask.astype(np.float32)).resize((READ_SIZE, READ_SIZE), Image.Resampling.BILINEAR))
     grey = grey.astype(np.float32)

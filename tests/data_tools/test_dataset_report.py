@@ -127,7 +127,7 @@ def test_a_source_without_pictures_is_refused(data):
     for path in (data / "seg").iterdir():
         path.unlink()
     result = check(data)
-    assert result.exit_code == 1 and "holds no pictures" in result.output and not (data / "sheet.png").exists()
+    assert result.exit_code == 1 and "contains no pictures" in result.output and not (data / "sheet.png").exists()
 
 
 def changed(entry, value):

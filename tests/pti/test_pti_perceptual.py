@@ -114,14 +114,14 @@ def test_what_is_no_vgg_is_one_clear_line(vgg_file, tmp_path):
     torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "linear.pt")
     for name, message in [
         ("text", "neither TorchScript nor a state dict"),
-        ("other.pth", "other tensors than torchvision's VGG16"),
+        ("other.pth", "does not contain the tensors of torchvision's VGG16"),
         ("list.pth", "is not a state dict"),
         ("linear.pt", "is not the VGG16 of StyleGAN's metrics"),
         ("missing", "not found"),
     ]:
         with pytest.raises(UserError, match=message):
             perceptual.load_perceptual(str(tmp_path / name))
-    with pytest.raises(UserError, match="give --vgg too"):
+    with pytest.raises(UserError, match="needs --vgg too"):
         perceptual.load_perceptual(None, str(vgg_file))
     with pytest.raises(UserError, match="not LPIPS' linear layers"):
         perceptual.load_perceptual(str(vgg_file), str(vgg_file))

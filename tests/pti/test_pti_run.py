@@ -181,7 +181,7 @@ def test_what_is_not_wanted_now_stays_and_what_is_wanted_is_of_these_options(don
     assert not (again / "head.glb").exists()  # of another resolution
     (again / "proj.mp4").unlink()
     output = invert(network, photos, tmp_path)
-    assert "proj.mp4 is made along with the projection only: for it, say --restart true" in output
+    assert "proj.mp4 can only be made during the projection; --restart true does both again" in output
     assert (again / "PTI_render/post.mp4").stat().st_mtime_ns == made["PTI_render/post.mp4"]
 
 
@@ -240,8 +240,8 @@ def test_a_raw_photo_is_told_where_to_go(network, photos, tmp_path):
     [
         (("--mask", "true", "--target_seg", "nowhere"), "no such folder or zip: nowhere"),
         (("--max-memory", 0.001), "this network needs about"),
-        (("--precision", "mixed"), "--precision mixed is for GPUs"),
-        (("--lpips-heads", "x.pth"), "give --vgg too"),
+        (("--precision", "mixed"), "--precision mixed needs a GPU"),
+        (("--lpips-heads", "x.pth"), "needs --vgg too"),
         (("--idx", "5"), "--idx 5:"),
         (("--network", "nothing.pkl"), "file not found: nothing.pkl"),
     ],
@@ -269,7 +269,7 @@ def test_benchmark_measures_every_side_and_goes_on(network, photos, tmp_path, mo
     again = json.loads((tmp_path / "benchmark.json").read_text())["records"]
     assert again["two-views/00007"] == records["two-views/00007"] and again["published/00007"]["after"] != record["after"]
     code, output = call(benchmark.main, *args, "--seed", 1)
-    assert code == 1 and "is of another network or other steps" in output
+    assert code == 1 and "belongs to another network or other numbers of steps" in output
 
 
 def test_a_perfect_view_has_perfect_scores():

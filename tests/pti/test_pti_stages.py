@@ -280,7 +280,7 @@ def test_rays_start_at_the_head_as_published(generator, unchanged):
 
 
 def test_precision_that_the_cpu_has_not_is_refused():
-    with pytest.raises(UserError, match="--precision tf32 is for GPUs"):
+    with pytest.raises(UserError, match="--precision tf32 needs a GPU"):
         rendering.use_precision("tf32", torch.device("cpu"))
     rendering.use_precision("fp32", torch.device("cpu"))
 

@@ -81,8 +81,8 @@ def no_square(folder):
         (drop_label, "does not match: it lacks 1 of 3 photos, such as 00007/000.png"),
         (spoil_label, "00007/001.png has no 25 finite numbers"),
         (lambda folder: (folder / "some_seg" / "00007" / "001.png").unlink(), "1 of 3 photos have no mask, such as 00007/001"),
-        (lambda folder: shutil.rmtree(folder / "some_img" / "00007"), "holds no pictures"),
-        (no_square, "00007/000.png is 60x50, and cameras of labels see squares"),
+        (lambda folder: shutil.rmtree(folder / "some_img" / "00007"), "contains no pictures"),
+        (no_square, "00007/000.png is 60x50, but labels describe cameras of squares"),
         (lambda folder: (folder / "some_img" / "00007" / "000.png").write_bytes(b"x"), "cannot read 00007/000.png"),
     ],
 )
