@@ -12,8 +12,9 @@ Example, as PanoHead trains at 512 pixels on 8 GPUs:
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import click
 from click.core import ParameterSource

@@ -3,9 +3,10 @@
 import functools
 import os
 import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -233,7 +234,7 @@ def training_case(setting: Setting) -> Work:
         f"training iteration, {trainer.dataset.resolution}, batch {trainer.config.batch}",
         iteration,
         plainly(iteration, training=True),
-        # The discriminator has kinks: in float64 too its gradient was seen to jump by 4e-4 between pictures that are 1e-6 apart.
+        # The discriminator has kinks: even in float64 its gradient jumps by 4e-4 between pictures that are 1e-6 apart.
         tolerance=5e-3,
         keeps_memory=False,
     )

@@ -5,7 +5,7 @@ styles in the weights of grouped convolutions (but not while training), and noth
 """
 
 import contextlib
-from typing import Iterator
+from collections.abc import Iterator
 from unittest import mock
 
 import torch

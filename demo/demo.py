@@ -95,9 +95,7 @@ def print_results(folder: Path, networks: dict[str, Path]) -> None:
     """Where everything is, and what to try next, with the last of the networks."""
     print(f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, a row of each network's")
     for name, network in networks.items():
-        print(
-            f"{folder / network.stem}: the {name} network: turning.mp4, five views of each seed (.png), shapes for Blender (.glb)"
-        )
+        print(f"{folder / network.stem}: the {name} network: turning.mp4, five views of each seed (.png), meshes (.glb)")
     last = list(networks.values())[-1]
     print(f"""
 Next, after `source .venv/bin/activate`:

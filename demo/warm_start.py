@@ -54,7 +54,7 @@ def people_of(dataset: HeadDataset) -> np.ndarray:
 
 
 def pyramid_difference(images: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of |difference| of [N, 3, H, H] and of its halves, quarters, ..., each level alike; weights [N, 1, H, H]."""
+    """Weighted mean |difference| of [N, 3, H, H] and of its halves, quarters, ..., each level alike; weights [N, 1, H, H]."""
     difference, total = images - targets, 0.0
     for _ in range(PYRAMID_LEVELS):
         total = total + (difference.abs() * weights).mean() / weights.mean()

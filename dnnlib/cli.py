@@ -4,7 +4,8 @@ import errno
 import functools
 import re
 import sys
-from typing import Any, Callable, Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import click
 import tqdm
@@ -48,7 +49,7 @@ class Pair(click.ParamType):
             return value
         match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", str(value))
         if not match or int(match[1]) < 1 or int(match[2]) < 1:
-                self.fail(f"{value!r} is not of the form {self.name}, such as 2x2", param, ctx)
+            self.fail(f"{value!r} is not of the form {self.name}, such as 2x2", param, ctx)
         return int(match[1]), int(match[2])
 
 

@@ -56,9 +56,7 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multi_pose"
 
 
-def _cached(
-    url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max_bytes: int, show_progress: bool
-) -> Path:
+def _cached(url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max_bytes: int, show_progress: bool) -> Path:
     """Path of the cached file of `url`, downloaded if necessary.  A note beside it records the URL and the size."""
     scheme, location = _split(url)
     if scheme not in ("https", "http"):

@@ -1,6 +1,7 @@
 """Options shared by gen_samples, gen_videos and gen_interpolation, with one definition and one check each."""
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 import click
 

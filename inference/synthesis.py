@@ -6,8 +6,9 @@ call gives the same picture and videos do not flicker.
 """
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple
+from typing import NamedTuple
 from urllib.parse import urlparse
 
 import numpy as np

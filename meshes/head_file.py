@@ -6,8 +6,8 @@ for printers, which assume millimetres and z up.
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import PIL.Image

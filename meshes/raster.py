@@ -1,6 +1,7 @@
 """Rasterises triangles onto pixels or texels, and computes what a camera sees of a mesh.  Uses NumPy only."""
 
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch

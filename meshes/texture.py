@@ -1,7 +1,8 @@
 """Colours of a mesh: vertex colours from the field, or a texture baked from views."""
 
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -57,7 +58,7 @@ def texture(G: TriPlaneGenerator, face: Face, surface: Surface, atlas: Atlas, ph
     Each texel is a weighted mean of the generated views and the `photos` that see it.  Frontal views weigh more, and a photo
     weighs far more than a generated view.  Texels that no camera sees get the colour of the field itself.
     """
-    hits = [part for part in rasterize(atlas.corners, atlas.size, atlas.size)]
+    hits = list(rasterize(atlas.corners, atlas.size, atlas.size))
     rows, columns, faces, weights = (np.concatenate(part) for part in zip(*hits, strict=True))
     corners = surface.faces[faces]
     points = (surface.vertices[corners] * weights[..., None]).sum(axis=1)

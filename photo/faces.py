@@ -1,8 +1,9 @@
 """Finds faces in a photo, small or large, upright or rotated: their 478 landmarks in pixels of the photo."""
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
 from PIL import Image

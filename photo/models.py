@@ -5,9 +5,10 @@ import hashlib
 import importlib.metadata
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from dnnlib import UserError
 from dnnlib.download import open_url

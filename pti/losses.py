@@ -1,6 +1,6 @@
 """Loss terms of both stages, as small functions of pictures and latents."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F

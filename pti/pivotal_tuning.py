@@ -10,8 +10,9 @@ with tuning.borrowed():  # changes the weights of G, and restores them at the en
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch

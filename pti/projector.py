@@ -7,7 +7,8 @@ found = projection.result()
 """
 
 import contextlib
-from typing import Iterator, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch

@@ -1,8 +1,9 @@
 """Renders pictures with gradients in a limited amount of memory."""
 
 import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch.utils.checkpoint import checkpoint

@@ -46,9 +46,7 @@ class ProjectionSettings:
         _choice("--space", self.space, SPACES)
         _at_least("--num-steps", self.steps, 1)
         if self.refine_pose and not self.w_until > 0:
-            raise UserError(
-                "--refine-pose true: cameras are optimised while all layers share one w, so w_until must be over 0"
-            )
+            raise UserError("--refine-pose true: cameras are optimised while all layers share one w, so w_until must be over 0")
 
 
 @dataclass(frozen=True)

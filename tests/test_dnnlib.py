@@ -21,7 +21,7 @@ def test_easy_dict_has_attributes_and_is_a_dictionary():
     assert d == {"a": 1, "b": 2} and d.a == d["a"] == 1
     del d.a
     with pytest.raises(AttributeError, match="a"):
-        d.a
+        _ = d.a
     assert getattr(d, "missing", 5) == 5
     copy = pickle.loads(pickle.dumps(d))
     assert type(copy) is EasyDict and copy == d

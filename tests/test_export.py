@@ -13,7 +13,6 @@ import pytest
 import safetensors.torch
 import torch
 from click.testing import CliRunner
-from fill import fill
 from test_gen_scripts import network, picture, succeed  # noqa: F401 (a fixture)
 from test_loading import D, G, make, pictures, refusal, same, tiny  # noqa: F401 (fixtures)
 

@@ -68,9 +68,9 @@ def test_a_rank_that_is_killed_is_named_and_ends_the_others(head_data, tmp_path,
     os.kill(ranks[rank], signal.SIGKILL)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 1 and time.time() - killed < 60
-    assert re.search(
-        rf"^Error: rank {rank} was killed by SIGKILL; the other processes were stopped", output, re.MULTILINE
-    ), output
+    assert re.search(rf"^Error: rank {rank} was killed by SIGKILL; the other processes were stopped", output, re.MULTILINE), (
+        output
+    )
     assert not [pid for pid in ranks if os.path.exists(f"/proc/{pid}")]
 
 

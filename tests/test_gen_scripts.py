@@ -59,7 +59,7 @@ def picture(path):
 
 def frames_of(path):
     with imageio.get_reader(path) as video:
-        return np.stack([frame for frame in video])  # its length is not known beforehand
+        return np.stack(list(video))  # its length is not known beforehand
 
 
 def names_in(folder):

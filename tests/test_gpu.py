@@ -83,8 +83,9 @@ def test_upfirdn2d(compiled, check, shape, up, down, taps, layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_gradients_of_gradients(compiled, layout):
     x = torch.randn(2, 8, 5, 6, device=CUDA, dtype=torch.float64).to(memory_format=layout).requires_grad_()
-    b, f = torch.randn(8, device=CUDA, dtype=torch.float64, requires_grad=True), upfirdn2d.setup_filter(
-        [1, 3, 3, 1], device=CUDA
+    b, f = (
+        torch.randn(8, device=CUDA, dtype=torch.float64, requires_grad=True),
+        upfirdn2d.setup_filter([1, 3, 3, 1], device=CUDA),
     )
 
     def function(x, b):

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fill import fill
 
 import legacy
 from dnnlib import EasyDict, UserError
 from dnnlib.util import construct_class_by_name
-from fill import fill
 from torch_utils import persistence
 from training import loading, triplane
 from training.augment import AugmentPipe
@@ -371,6 +371,6 @@ def test_a_small_file_does_not_become_a_long_list_of_names(tiny, save):
 
 def test_text_from_the_file_cannot_write_to_the_terminal(tiny, save):
     refusal(save({"\x1b[31m\nred": 1}))
-    setattr(tiny.mapping.fc0, "x", None)
+    tiny.mapping.fc0.x = None
     tiny.mapping.fc0._parameters["\x1b[31m\nred" + "d" * 300] = torch.nn.Parameter(torch.ones(1))
     refusal(save(dict(G_ema=tiny)))

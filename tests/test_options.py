@@ -24,7 +24,10 @@ TRAINING = {
 }
 DRAWING = {
     **dict(network=REQUIRED, seeds=REQUIRED, trunc_cutoff=14, shapes=False, shape_res=512, shape_format=".mrc"),
-    **{"fov_deg": 18.837, "pose_cond": 90, "reload_modules": False, "class": None},
+    "fov_deg": 18.837,
+    "pose_cond": 90,
+    "reload_modules": False,
+    "class": None,
 }
 SAMPLES = dict(DRAWING, outdir=REQUIRED, trunc=0.7)
 VIDEOS = dict(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from fill import fill
 
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
-from fill import fill
 from torch_utils import module_sources, persistence
 from training.networks_stylegan2 import FullyConnectedLayer, Generator
 

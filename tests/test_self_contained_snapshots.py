@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from fill import fill
 
 import camera_utils
 from dnnlib import EasyDict
 from dnnlib.util import construct_class_by_name
-from fill import fill
 from torch_utils import module_sources, persistence
 from training.augment import AugmentPipe
 from training.checkpoint import save_snapshot

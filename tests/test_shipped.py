@@ -79,7 +79,7 @@ def test_the_shipped_network_makes_heads_from_all_sides():
 @pytest.mark.slow
 @pytest.mark.parametrize("index, off", [(0, (3.5, 2.0)), (12, (-3.5, -2.0))])
 def test_inversion_finds_a_camera_that_is_off(index, off):
-    """The front view of a head that the network does not know, with a camera as far off as landmarks are: at most half is left."""
+    """For the front view of an unknown head, whose camera is as far off as landmarks are, at most half of that is left."""
     generator = load_network(MODEL)
     photo = TargetSource(str(DATA / "heads-128-held-out")).load([index], generator.img_resolution)
     wrong = dataclasses.replace(photo, labels=turned(photo.labels, off))

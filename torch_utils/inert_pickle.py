@@ -14,7 +14,8 @@ import io
 import math
 import pickletools
 import re
-from typing import Any, BinaryIO, Callable
+from collections.abc import Callable
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch

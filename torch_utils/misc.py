@@ -5,7 +5,8 @@ import functools
 import itertools
 import re
 import warnings
-from typing import Any, Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
+from typing import Any
 
 import numpy as np
 import torch

@@ -14,10 +14,11 @@ import importlib.util
 import itertools
 import os
 import sys
+from collections.abc import Callable, Iterator
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 SHARED = ("dnnlib", "torch_utils")  # never stored, because they are installed wherever a snapshot is opened
 

@@ -13,9 +13,9 @@ import copy
 import functools
 import hashlib
 import importlib
-import sys
 import types
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from dnnlib import EasyDict
 from torch_utils import module_sources

@@ -10,7 +10,8 @@ coordinates, at any distance and at the same place in all resolutions, so that n
 """
 
 import math
-from typing import Mapping, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 

@@ -5,8 +5,8 @@ it depends on its number and on the images seen before, not on who computes it.
 """
 
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 import numpy as np
 import torch

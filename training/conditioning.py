@@ -1,6 +1,6 @@
 """What a sample borrows from another: its conditioning camera, its background, its finer styles.  Pure; draws noted."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 

@@ -1,7 +1,7 @@
 """Pictures, masks and cameras for training, and the order in which training sees them."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Callable, Iterator
 
 import numpy as np
 import PIL.Image

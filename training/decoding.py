@@ -1,7 +1,7 @@
 """Pictures and masks from files of any kind, as 8 bits of RGB and of coverage."""
 
 import io
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageOps

@@ -15,7 +15,8 @@ import math
 import mmap
 import os
 import pickle
-from typing import Any, BinaryIO, Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from torch.overrides import TorchFunctionMode

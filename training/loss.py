@@ -116,8 +116,8 @@ class StyleGAN2Loss:
 
         real_img [N, 3, H, H] in [-1, 1], real_seg [N, 1, H, H] in [0, 1], real_c and gen_c labels [N, 25], gen_z
         [N, z_dim]; `gain` multiplies the loss.  In a discriminator's phase `fakes`, as `generate` makes them, may take the
-        place of what the generator would make of gen_z.  The caller keeps the running averages of the latents whose means it gets,
-        and must look whether the loss is finite.
+        place of what the generator would make of gen_z.  The caller updates the running averages of the latents from the
+        means that are returned, and must check that the loss is finite.
         """
         if phase not in PHASES:
             raise ValueError(f"phase is one of {', '.join(PHASES)}, not {phase!r}")

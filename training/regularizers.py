@@ -1,6 +1,6 @@
 """Regularisers as pure functions: they return losses, and neither call backward nor report."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 

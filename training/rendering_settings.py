@@ -1,7 +1,8 @@
 """Typed settings of a generator, read from the `rendering_kwargs` dictionary that every checkpoint carries."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any
 
 from training.volumetric_rendering import trigrid
 

@@ -168,7 +168,7 @@ def _curves(strands: Strands, place: Placement) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "strands.txt"
         shown = points if mi.variant() == "scalar_rgb" else points[:1]
-        path.write_text("\n\n".join("\n".join("%.7g %.7g %.7g %.7g" % tuple(p) for p in strand) for strand in shown))
+        path.write_text("\n\n".join("\n".join(f"{x:.7g} {y:.7g} {z:.7g} {r:.7g}" for x, y, z, r in strand) for strand in shown))
         shape = mi.load_dict({"type": "linearcurve", "filename": str(path), "bsdf": _hair_material(strands.colour)})
     if mi.variant() != "scalar_rgb":
         count, k = points.shape[:2]

@@ -6,9 +6,10 @@ import os
 import signal
 import traceback
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Callable, Iterable, Iterator
+from typing import Any
 
 from dnnlib import UserError
 
@@ -17,7 +18,7 @@ TASKS_PER_PROCESS = 12  # then a fresh process takes over, because the renderer 
 MAX_DEFAULT_WORKERS = 16  # each needs up to 1 GB
 GRACE_SECONDS = 5.0
 # Processes share the cores, so none needs threads.  Also, sums whose order depends on threads would change the files.
-_ENVIRONMENT = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+_ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 Work = Callable[[Any, Callable[[], None]], None]
 

@@ -1,8 +1,9 @@
 """Checks whether the depths of one head, seen from several sides, describe the same surface."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Sequence
+from typing import NamedTuple
 
 import torch
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from typing import Iterator
+from collections.abc import Iterator
 
 from dnnlib import UserError
 from photo.faces import FaceFinder

@@ -1,8 +1,8 @@
 """Computes figures from samples, each next to the same figure of the data, and formats them as a table."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Mapping, Sequence
 
 import numpy as np
 import torch

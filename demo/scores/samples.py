@@ -1,6 +1,7 @@
 """Samples of a generator: pictures drawn in the same way as in training, and heads seen from all sides."""
 
-from typing import Iterable, Iterator, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch

@@ -1,6 +1,6 @@
 """The yaw of labels, and the yaw that a small regression reads from pictures."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image

@@ -1,6 +1,5 @@
 """The demo: commands it runs, the sheet that compares, and the whole of it on few frames."""
 
-import sys
 from pathlib import Path
 
 import numpy as np

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from fill import fill
 
 import dnnlib
-from fill import fill
 from torch_utils import persistence
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -26,7 +26,7 @@ def with_gradients(function, tensors):
     cotangent = torch.cos(torch.arange(out.numel(), dtype=out.dtype)).reshape(out.shape).requires_grad_()
     first = torch.autograd.grad(out, tensors, cotangent, create_graph=True)
     again = torch.autograd.grad(function(*tensors), tensors, cotangent)  # where no second ones are wanted
-    inputs = [tensor for tensor in (*tensors, cotangent)]
+    inputs = [*tensors, cotangent]
     second = torch.autograd.grad(sum(g.square().sum() for g in first), inputs, allow_unused=True, materialize_grads=True)
     return [out, *first, *again, *second]
 

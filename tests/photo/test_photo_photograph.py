@@ -90,7 +90,7 @@ def test_photos_of_many_kinds_are_read(tmp_path):
     for path in kinds:
         whole = places(read_photo(path).reduced((200, 160)))
         assert whole[20, 150] == pytest.approx([150.5, 20.5], abs=12), path.name
-    grey = save(tmp_path / "grey16.png", Image.fromarray((np.asarray(picture.convert("L")).astype(np.uint16) * 257)))
+    grey = save(tmp_path / "grey16.png", Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 257))
     expected = np.asarray(picture.convert("L"))[20, 150]
     assert np.asarray(read_photo(grey).reduced((200, 160)))[20, 150] == pytest.approx([expected] * 3, abs=1)
 

@@ -61,7 +61,7 @@ def files_in(folder):
 
 def frames_of(path):
     with imageio.get_reader(path) as video:
-        return np.stack([frame for frame in video])
+        return np.stack(list(video))
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Bias, activation, gain and clamp in one call, in this order (Karras 2020, StyleGAN2, appendix B)."""
 
 import math
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F

@@ -4,7 +4,7 @@ The original added second derivatives, which PyTorch's own convolutions have by 
 """
 
 import contextlib
-from typing import Iterator
+from collections.abc import Iterator
 
 from torch.nn.functional import conv2d, conv_transpose2d
 

@@ -1,12 +1,12 @@
 """Convolution combined with filtered up- or down-sampling, in the cheapest order."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 
 from .conv3x3 import conv3x3
-from .upfirdn2d import parse_padding, filter_size, upfirdn2d
+from .upfirdn2d import filter_size, parse_padding, upfirdn2d
 
 
 def conv2d_resample(

@@ -5,7 +5,8 @@ An op that gets a compiled path, on any device, needs an entry in `EXAMPLES`.
 
 import contextlib
 import os
-from typing import Callable, Iterator, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 

@@ -4,7 +4,7 @@ No network in this project has such layers, but the source code inside published
 """
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 

@@ -4,7 +4,7 @@ PyTorch's own lookup reads every channel of a cell from a different place in mem
 """
 
 import itertools
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

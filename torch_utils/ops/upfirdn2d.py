@@ -1,6 +1,6 @@
 """Up-sampling, FIR filtering and down-sampling of pictures (Karras 2020, StyleGAN2; Karras 2021, section 3)."""
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F

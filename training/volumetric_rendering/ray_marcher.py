@@ -1,6 +1,7 @@
 """Volume rendering by quadrature at the mid-points between samples (Max 1995; EG3D, section 3.3)."""
 
-from typing import Any, Mapping, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,6 @@
 """From grids and rays to features, depth and opacity: coarse samples, then fine ones, then one march over both."""
 
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 
