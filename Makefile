@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 check: lint
 	$(PYTEST) -m "not slow"
 
-# Trains on the shipped heads from nothing for a few minutes, and shows what that network and the shipped one make.
+# Shows what the shipped network makes, then trains one from nothing for a few minutes and shows what that makes.
 # IMG=… SEG=… are pictures and masks of your own; MINUTES=… says how long to train; run again, it trains on.
 demo: $(INSTALLED)
 ifdef IMG

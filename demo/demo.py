@@ -1,4 +1,4 @@
-"""From the shipped pictures of heads to a trained network, turning heads, a sheet and a mesh: `make demo`.
+"""What the shipped network makes, and how one like it is trained: turning heads, meshes and a sheet, for `make demo`.
 
 It runs the project's own commands, prints each, and ends by saying where the results are.
 """
@@ -40,24 +40,29 @@ TRAININGS = {
 @click.option("--minutes", help="How long to train  [default: 4 on the CPU, 20 on a GPU]", type=cli.FiniteFloat(min=0.01))
 @click.option("--device", help="cpu, cuda or cuda:N; the best there is if not given")
 def main(outdir: str, img_data: str, seg_data: str, minutes: float | None, device: str | None) -> None:
-    """Train on the shipped heads for a few minutes, and show what that network and the shipped one make.
+    """Show what the shipped network makes; then train one from nothing for a few minutes, and show what that makes.
 
-    Run it again, and it trains on from where it stopped.
+    Run it again, and the new network trains on from where it stopped.
 
     \b
     python demo/demo.py
     """
     chosen = select_device(device)
     usual_minutes, recipe = TRAININGS[chosen.type]
-    folder = make_output_dir(outdir)
     data = [f"--img_data={existing_path(img_data, 'data set')}", f"--seg_data={existing_path(seg_data, 'data set')}"]
-    length = f"--minutes={minutes or usual_minutes:g}"
-    run(["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, length, f"--device={chosen}"])
-    networks = {"new": newest_snapshot(folder / "runs")}
+    folder = make_output_dir(outdir)
+    networks = {}
     if SHIPPED_MODEL.exists():
+        print("The network that comes with the project:")
         networks["shipped"] = SHIPPED_MODEL
-    for network in networks.values():
-        show(network, folder, f"--device={chosen}")
+        show(SHIPPED_MODEL, folder, f"--device={chosen}")
+        save_comparison(folder / "sheet.png", [SHIPPED_MODEL], img_data, seg_data, chosen)
+        print(f"Wrote {folder / 'sheet.png'}: real heads, and those of the shipped network from the same cameras")
+    length = f"{minutes or usual_minutes:g}"
+    print(f"\nA new network, for {length} minutes from nothing; heads take hours:")
+    run(["train.py", f"--outdir={folder / 'runs'}", *data, *RECIPE, *recipe, f"--minutes={length}", f"--device={chosen}"])
+    networks["new"] = newest_snapshot(folder / "runs")
+    show(networks["new"], folder, f"--device={chosen}")
     save_comparison(folder / "sheet.png", list(networks.values()), img_data, seg_data, chosen)
     print_results(folder, networks)
 
@@ -92,17 +97,18 @@ def show(network: Path, folder: Path, device: str) -> None:
 
 
 def print_results(folder: Path, networks: dict[str, Path]) -> None:
-    """Where everything is, and what to try next, with the last of the networks."""
-    print(f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, a row of each network's")
+    """Where everything is, and what to try next, with the first of the networks."""
+    rows = " and the ".join(networks)
+    print(f"\n{folder / 'sheet.png'}: real heads, and below them, from the same cameras, rows of the {rows} network")
     for name, network in networks.items():
         print(f"{folder / network.stem}: the {name} network: turning.mp4, five views of each seed (.png), meshes (.glb)")
-    last = list(networks.values())[-1]
+    best = next(iter(networks.values()))
     print(f"""
 Next, after `source .venv/bin/activate`:
   make demo                              # trains the new network for as long again
-  python gen_videos.py --network {last} --seeds 4-12 --grid 3x3 --cfg Head --outdir out
-  python demo/score.py --network {last}   # how good it is, in numbers
-  ./gen_pti_script.sh --network {last}   # from one picture to a whole head
+  python gen_videos.py --network {best} --seeds 4-12 --grid 3x3 --cfg Head --outdir out
+  python demo/score.py --network {best}   # how good it is, in numbers
+  ./gen_pti_script.sh --network {best}   # from one picture to a whole head
   python demo/render_heads.py --help     # more heads, in any number""")
 
 

@@ -342,7 +342,7 @@ class TrainingConfig:
         modules = LIGHT_SR_MODULES if self.light_sr else SR_MODULES
         if img_resolution not in modules:
             raise UserError(
-                f"the data set has {img_resolution} pixels, training takes 128, 256 or 512: use dataset_tool_seg.py --resolution"
+                f"the data set has {img_resolution} pixels, not 128, 256 or 512: use dataset_tool_seg.py --resolution"
             )
         if self.sr_module is None:
             return modules[img_resolution]

@@ -68,7 +68,9 @@ def test_the_whole_demo(tmp_path, monkeypatch):
     assert outcome.exit_code == 0, outcome.output
     folder = tmp_path / "demo-out"
     trained = demo.newest_snapshot(folder / "runs")
-    networks = [trained, *[demo.SHIPPED_MODEL] * demo.SHIPPED_MODEL.exists()]
+    networks = [*[demo.SHIPPED_MODEL] * demo.SHIPPED_MODEL.exists(), trained]
+    if demo.SHIPPED_MODEL.exists():  # what a newcomer sees first
+        assert outcome.output.index("The network that comes") < outcome.output.index("A new network")
     for network in networks:
         made = {path.name for path in (folder / network.stem).iterdir()}
         assert made == {"turning.mp4"} | {f"seed{seed:04d}.{kind}" for seed in range(4) for kind in ("png", "ply")}

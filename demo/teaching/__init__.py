@@ -1,0 +1,1 @@
+"""How `demo/teach.py` teaches a generator heads whose depths are known."""
