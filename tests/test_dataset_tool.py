@@ -43,7 +43,7 @@ def picture(archive, name):
 
 
 def assert_refused(result, tmp_path, message, code):
-    """One line says why, and nothing is left."""
+    """One line gives the reason, and nothing is left behind."""
     assert result.exit_code == code, result.output
     errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and message in errors[0], result.output
