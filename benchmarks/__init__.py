@@ -1,5 +1,5 @@
-"""How long things take and how much memory, beside the published arithmetic done plainly: ``python -m benchmarks``."""
+"""Benchmarks of time and memory against a plain implementation of the published arithmetic: ``python -m benchmarks``."""
 
 import os
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # bars of what is measured would run through the table
+os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of the measured code would interrupt the table

@@ -1,9 +1,10 @@
-"""Measures pictures, views, films, shapes, training and inversion beside the published arithmetic, done plainly.
+"""Compares pictures, views, films, shapes, training and inversion with a plain implementation of the published arithmetic.
 
 \b
   python -m benchmarks
 
-About seven minutes on two quiet cores.  A table, and with --out a JSON file that also names device and versions.
+This takes about seven minutes on two idle cores.  It prints a table and, with --out, writes a JSON file that also contains the
+device and versions.
 """
 
 import json
@@ -21,21 +22,21 @@ from dnnlib.util import atomic_path
 from torch_utils import custom_ops, doctor
 from torch_utils.device import select_device
 
-BUDGET = 12.0  # seconds for a case's rounds, after the first
+BUDGET = 12.0  # seconds for the rounds of a case, not counting the first
 COLUMNS = "{:<38}{:>12}{:>9}{:>7}{:>11}{:>10}{:>7}{:>9}  "
 HEADINGS = ("", "published s", "fast s", "ratio", "publ. GiB", "fast GiB", "ratio", "of rate")
 
 
 @cli.command(help=__doc__)
-@click.option("--only", help="Names of cases with commas between: " + ", ".join(CASES), type=cli.Names(CASES), default="")
-@click.option("--quick", help="Small networks and one round: shows that all works, and no more", is_flag=True)
+@click.option("--only", help="Comma-separated names of cases: " + ", ".join(CASES), type=cli.Names(CASES), default="")
+@click.option("--quick", help="Small networks and one round, which only shows that everything works", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
 @click.option("--out", help="Also write all figures to this file", metavar="FILE.json")
 def main(only: list[str], quick: bool, device: str | None, out: str | None) -> None:
     """Run the cases, print a row for each, and write the file."""
     setting = Setting(select_device(device), quick)
     if custom_ops.mode() == "ref":
-        raise UserError(f"{custom_ops.SWITCH}=ref takes the fast path away: leave it out")
+        raise UserError(f"{custom_ops.SWITCH}=ref disables the fast path; unset it")
     measure.all_bits_of_float32()
     rates = measure.attainable_rate(setting)
     rows: dict[str, dict[str, Any]] = {}
@@ -48,7 +49,7 @@ def main(only: list[str], quick: bool, device: str | None, out: str | None) -> N
     for name in only or CASES:
         rows[name] = run_case(name, setting, max(rates.values()))
         print(COLUMNS.format(rows[name]["title"], *_cells(rows[name])) + rows[name]["note"], flush=True)
-        if out is not None:  # after each, so that a run that is ended leaves what it found
+        if out is not None:  # after each case, so that an interrupted run keeps its results
             with atomic_path(out) as temporary:
                 temporary.write_text(json.dumps(record, indent=2) + "\n")
     if out is not None:
@@ -56,15 +57,15 @@ def main(only: list[str], quick: bool, device: str | None, out: str | None) -> N
 
 
 def run_case(name: str, setting: Setting, rate: float) -> dict[str, Any]:
-    """The figures of one case: seconds, GiB, their ratios, and the share of the attainable `rate` (FLOP a second)."""
+    """The figures of one case: seconds, GiB, their ratios, and the share of the attainable `rate` (FLOPs per second)."""
     work = CASES[name](setting)
     try:
         runs = measure.seconds_of(work, setting, BUDGET)
     except measure.Disagreement as error:
-        raise UserError(f"{name}: {error}; python -m torch_utils.doctor says more") from None
+        raise UserError(f"{name}: {error}; see python -m torch_utils.doctor") from None
     seconds = {path: statistics.median(found) for path, found in runs.items()}
     title, note, paths = work.title, work.note(seconds["fast"]), list(seconds)
-    del work  # its memory, for the processes that follow
+    del work  # frees its memory for the processes that follow
     peaks = {path: measure.in_fresh_process(name, path, setting) for path in paths}
     row = dict(
         title=title, seconds=seconds, runs=runs, memory_gib={path: peak["memory"] for path, peak in peaks.items()}, note=note
@@ -89,7 +90,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 
 def _load() -> str:
-    """What else the machine does: the figures of a loaded one mean little."""
+    """The load of the machine: figures of a busy machine mean little."""
     try:
         return " ".join(open("/proc/loadavg").read().split()[:3])
     except OSError:

@@ -1,4 +1,4 @@
-"""What is measured: each case is work done twice, as it is done here and as published code does it."""
+"""The benchmark cases: each does the same work twice, as this project does it and as published code does it."""
 
 import functools
 import os
@@ -27,43 +27,43 @@ from training.training_loop import Trainer
 from training.triplane import Face, TriPlaneGenerator
 
 DATA = Path(__file__).parent.parent / "dataset" / "heads-128"
-PUBLISHED_POINTS = 1_000_000  # that published code looks up at a time, with the backbone each time
-PAST_FADES = 10_000_000  # images seen, after which no schedule changes any more
+PUBLISHED_POINTS = 1_000_000  # points that published code looks up at a time, running the backbone each time
+PAST_FADES = 10_000_000  # images seen, after which all schedules are constant
 SEEN_BY_BOTH = 1000  # numbers of each gradient that are compared
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large: `quick` takes small networks, `brief` leaves out repetition, which changes no peak of memory."""
+    """Device and size: `quick` uses small networks, `brief` skips repetitions, which do not change the peak memory."""
 
     device: torch.device
     quick: bool = False
     brief: bool = False
 
     def __getitem__(self, sizes: tuple[int, int]) -> int:
-        """The size that is meant, of (full, quick)."""
+        """Select from (full, quick) sizes."""
         return sizes[self.quick]
 
 
 class Work(NamedTuple):
-    """A case, and both ways to do it; each returns tensors, and those of the published way must be the fast way's first.
+    """A case with both ways to do it.  Each returns tensors; those of the published way must equal the fast way's first ones.
 
-    `published` may do a part of the work where the rest is the same again: `parts` of it are the whole.  It is None where there
-    is nothing to compare with.  `note` says what the seconds of one run of the fast way mean.
+    `published` may do a part of the work if the rest only repeats it; the whole consists of `parts` of it.  It is None if there
+    is nothing to compare with.  `note` explains what the seconds of one run of the fast way mean.
     """
 
     title: str
     fast: Callable[[], list[torch.Tensor]]
     published: Callable[[], list[torch.Tensor]] | None
     parts: float = 1
-    arithmetic: Callable[[], Any] | None = None  # the products that are needed, by networks on `meta`; None: as published
-    tolerance: float = 1e-3  # of the norm of the difference, as a share of the norm
-    keeps_memory: bool = True  # the fast way keeps freed memory, as commands do that load a generator
+    arithmetic: Callable[[], Any] | None = None  # the necessary products, with networks on `meta`; None: as published
+    tolerance: float = 1e-3  # norm of the difference relative to the norm
+    keeps_memory: bool = True  # the fast way keeps freed memory, like commands that load a generator
     note: Callable[[float], str] = lambda seconds: ""
 
 
 def config(setting: Setting, **changes: Any) -> TrainingConfig:
-    """The published 512 command, but for one process; `quick`: smaller."""
+    """The published 512 command for one process; `quick` makes it smaller."""
     options = dict(outdir="", cfg="ffhq", img_data=str(DATA / "img.zip"), seg_data=str(DATA / "seg.zip"), gpus=1, batch=4)
     options |= dict(gamma=1, gamma_seg=1, gen_pose_cond=True, mirror=True, use_torgb_raw=True, decoder_activation="none")
     options |= dict(disc_module="MaskDualDiscriminatorV2", bcg_reg_prob=0.2, triplane_depth=3, density_reg=0, trans_reg=10)
@@ -75,7 +75,7 @@ def config(setting: Setting, **changes: Any) -> TrainingConfig:
 
 
 class Scene:
-    """A generator with random weights, one face, and a camera that turns about it."""
+    """A generator with random weights, one face, and a camera that turns around it."""
 
     def __init__(self, setting: Setting, device: torch.device):
         torch.manual_seed(0)
@@ -85,11 +85,11 @@ class Scene:
         self.camera = lambda turn: synthesis.orbit(self.G)(synthesis.View(6.2832 * turn))
 
     def whole(self, turn: float = 0.1) -> dict[str, torch.Tensor]:
-        """A picture, all of it made anew, with the same draws as `view`."""
+        """A picture computed from scratch, with the same random draws as `view`."""
         return self.view(synthesis.prepare(self.G, self.ws), turn)
 
     def view(self, face: Any, turn: float = 0.1) -> dict[str, torch.Tensor]:
-        """A picture of a face that is there."""
+        """A picture of an existing face."""
         return synthesis.render(self.G, face, self.camera(turn))
 
 
@@ -103,10 +103,10 @@ def picture_case(setting: Setting) -> Work:
 
 
 def view_case(setting: Setting) -> Work:
-    """One more picture of the same face; published code keeps the planes, and makes the background again."""
+    """One more picture of the same face.  Published code keeps the planes, but computes the background again."""
     scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
     planned = synthesis.prepare(plan.G, plan.ws)
-    # When they are first wanted: a process that measures memory wants one of them.
+    # Computed when first needed, because a process that measures memory needs only one of them.
     face = functools.cache(lambda way: synthesis.prepare(scene.G, scene.ws))
 
     def again() -> list[torch.Tensor]:
@@ -119,7 +119,7 @@ def view_case(setting: Setting) -> Work:
 
 
 def turntable_case(setting: Setting) -> Work:
-    """24 frames of one face as a video; published code makes each frame from the latent."""
+    """24 frames of one face as a video.  Published code computes each frame from the latent."""
     scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
     frames, measured = (2, 1) if setting.brief else (24, 2)
 
@@ -154,7 +154,7 @@ def turntable_case(setting: Setting) -> Work:
 
 
 def points_case(setting: Setting, with_backbone: bool = True) -> Work:
-    """The density at a million points, from a latent or from planes that are there."""
+    """The densities at a million points, from a latent or from existing planes."""
     scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
     count = setting[PUBLISHED_POINTS, 100_000]
     points = ((torch.rand(1, count, 3) - 0.5) * scene.G.rendering_kwargs.box_warp).to(setting.device)
@@ -170,7 +170,7 @@ def points_case(setting: Setting, with_backbone: bool = True) -> Work:
 
     densities(plan, "plan", count)
     return Work(
-        f"{count:,} densities, {'with backbone' if with_backbone else 'planes are there'}",
+        f"{count:,} densities, {'with backbone' if with_backbone else 'from existing planes'}",
         lambda: densities(scene, "fast", shapes.points_at_a_time(setting.device)),
         plainly(lambda: densities(scene, "published", count)),
         arithmetic=lambda: densities(plan, "plan", count),
@@ -178,12 +178,12 @@ def points_case(setting: Setting, with_backbone: bool = True) -> Work:
 
 
 def planes_case(setting: Setting) -> Work:
-    """The density at a million points of planes that are there."""
+    """The densities at a million points, from existing planes."""
     return points_case(setting, with_backbone=False)
 
 
 def grid_case(setting: Setting) -> Work:
-    """A lattice of densities; published code looks up all of it, with the backbone for each million points."""
+    """A lattice of densities.  Published code looks up all of it, and runs the backbone for each million points."""
     scene, plan = Scene(setting, setting.device), Scene(setting, torch.device("meta"))
     size = setting[256, 64] // (4 if setting.brief else 1)
     half, at_a_time = scene.G.rendering_kwargs.box_warp / 2, min(PUBLISHED_POINTS, size**3 // 4)
@@ -213,7 +213,7 @@ def grid_case(setting: Setting) -> Work:
 
 
 def training_case(setting: Setting) -> Work:
-    """One iteration at 128 pixels with all phases: generator, discriminator and R1; the learning rate is 0."""
+    """One iteration at 128 pixels with all phases: generator, discriminator and R1.  The learning rate is 0."""
     trainer = Trainer(config(setting, **({} if setting.quick else dict(cbase=8192))), setting.device)
     trainer.nimg = PAST_FADES
     trainer.source = BatchSource(trainer.dataset, trainer.config, setting.device, 0, 1, trainer.nimg)
@@ -234,20 +234,20 @@ def training_case(setting: Setting) -> Work:
         f"training iteration, {trainer.dataset.resolution}, batch {trainer.config.batch}",
         iteration,
         plainly(iteration, training=True),
-        # The discriminator has kinks: even in float64 its gradient jumps by 4e-4 between pictures that are 1e-6 apart.
+        # The discriminator has kinks: even in float64, its gradient jumped by 4e-4 between pictures that were 1e-6 apart.
         tolerance=5e-3,
         keeps_memory=False,
     )
 
 
 def tuning_case(setting: Setting) -> Work:
-    """One step of pivotal tuning to one photo, with the structural loss; the learning rate is 0."""
+    """One step of pivotal tuning to one photo with the structural loss.  The learning rate is 0."""
     scene = Scene(setting, setting.device)
     label, size = scene.camera(0.05), scene.G.img_resolution
     target = Target("noise", torch.rand(1, 3, size, size).to(setting.device) * 2 - 1, None, label)
     pivot = Pivot(scene.ws, None, label, torch.eye(4)[None], {})
     settings = TuningSettings(steps=10**6, learning_rate=0.0, back_prior=0.0)
-    # Two tunings of the one generator: each step has its own draws, and both ways must do the same steps.
+    # Two tunings of the same generator, because each step has its own random draws and both ways must do the same steps.
     fast, plain = (Tuning(scene.G, target, pivot, StructuralLoss(), settings).steps() for _ in range(2))
 
     def step(steps: Iterator[Step]) -> list[torch.Tensor]:
@@ -259,7 +259,7 @@ def tuning_case(setting: Setting) -> Work:
 
 def loader_case(setting: Setting) -> Work:
     """One batch of the loader at 128 pixels, decoded, on the device."""
-    options, batches = config(setting), setting[100, 40]  # many more than wait in the queues of the workers
+    options, batches = config(setting), setting[100, 40]  # many more than fit into the queues of the workers
     source = BatchSource(HeadDataset(**options.dataset_kwargs()), options, setting.device, 0, 1, 0)
     source.next_batch()
 
@@ -273,7 +273,7 @@ def loader_case(setting: Setting) -> Work:
         f"loader, {count} images of {source.dataset.resolution}",
         read,
         None,
-        note=lambda seconds: f"{count / seconds:.0f} images a second with {options.workers} workers",
+        note=lambda seconds: f"{count / seconds:.0f} images per second with {options.workers} workers",
     )
 
 
@@ -291,7 +291,7 @@ CASES: dict[str, Callable[[Setting], Work]] = {
 
 
 def plainly(work: Callable[[], list[torch.Tensor]], training: bool = False) -> Callable[[], list[torch.Tensor]]:
-    """`work` as published code does it."""
+    """Run `work` as published code does."""
 
     def run() -> list[torch.Tensor]:
         with published(training):
@@ -301,6 +301,6 @@ def plainly(work: Callable[[], list[torch.Tensor]], training: bool = False) -> C
 
 
 def some_gradients(module: torch.nn.Module) -> list[torch.Tensor]:
-    """Numbers from all over each gradient: enough to compare, and little memory."""
+    """A sample of the numbers of each gradient: enough to compare, with little memory."""
     gradients = [parameter.grad.flatten() for parameter in module.parameters() if parameter.grad is not None]
     return [torch.cat([gradient[:: max(1, len(gradient) // SEEN_BY_BOTH)] for gradient in gradients])]

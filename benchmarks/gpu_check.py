@@ -1,11 +1,11 @@
-"""Everything that needs a GPU, one part after the other, in as many minutes as there are.
+"""Runs everything that needs a GPU, one part after the other, in a given number of minutes.
 
 \b
   python -m benchmarks.gpu_check --outdir gpu-check --minutes 10
 
-Each part is a process of its own with a limit on its time; what it finds is in report.md and report.json as soon as it ends,
-and the next part begins whatever came out.  What is left of the time goes into training on from the shipped network.  Nothing
-is installed or fetched.
+Each part is a process with a time limit.  Its result is written to report.md and report.json as soon as it ends, and the next
+part starts whatever the result was.  The remaining time is used to continue training from the shipped network.  Nothing is
+installed or downloaded.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ from torch_utils import custom_ops
 from torch_utils.device import select_device
 
 ROOT = Path(__file__).parent.parent
-RESERVE = 0.1  # share of the time that is kept for training on
-START_AND_END = 40.0  # seconds of training on that do not train
-GRACE = 10.0  # seconds between asking a process to end and ending it
-SHOWN = 30  # last lines of a part's output in the report
+RESERVE = 0.1  # share of the time reserved for training
+START_AND_END = 40.0  # seconds of that training that are spent on starting and ending
+GRACE = 10.0  # seconds between asking a process to end and killing it
+SHOWN = 30  # last lines of a part's output that the report shows
 OPS_TESTS = "bias_act or upfirdn2d or grid_lookup or decoder or composite"
 
 
 @dataclass
 class Plan:
-    """Where and how long: what the commands of the parts are made of."""
+    """Where and how long to run: the input of the parts' commands."""
 
     outdir: Path
     device: str
@@ -54,7 +54,7 @@ class Plan:
 
 
 class Part(NamedTuple):
-    """`command` gives the arguments of the process, or says as a text why there is none; `share` is of all the time."""
+    """`command` returns the arguments of the process, or a text that says why there is none; `share` is that of the time."""
 
     title: str
     share: float
@@ -80,7 +80,7 @@ def _pytest(*arguments: Any) -> list[str]:
 
 
 def _tests(plan: Plan) -> list[str] | str:
-    """Only the files that have some: the others may want packages that are missing."""
+    """Only runs files that contain such tests, because the others may need packages that are missing."""
     marked = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "pytest.mark.gpu" in path.read_text()]
     return _pytest(*marked) if _has_pytest() else "pytest is missing"
 
@@ -120,25 +120,25 @@ def _train_on(plan: Plan) -> list[str] | str:
 
 CHECKS = {
     "machine": Part("Device and versions", 0.05, _own("machine")),
-    "ops": Part("Ops beside plain PyTorch", 0.25, lambda plan: _python("-m", "torch_utils.doctor")),
+    "ops": Part("Ops compared with plain PyTorch", 0.25, lambda plan: _python("-m", "torch_utils.doctor")),
     "tests": Part("Tests that need a GPU", 0.25, _tests),
-    "network": Part("One picture at 512 and its gradients beside the CPU's", 0.15, _own("network")),
+    "network": Part("One picture at 512 and its gradients compared with the CPU's", 0.15, _own("network")),
     "steps": Part("Three training steps at 512", 0.2, _own("steps")),
     "benchmarks": Part("Benchmarks", 0.25, _benchmarks),
     "profile": Part("Profile of the slowest", 0.1, _own("profile")),
-    "sanitizer": Part("compute-sanitizer over the ops", 0.1, _sanitizer),
-    "heads": Part("Training on from the shipped network", 1.0, _train_on),
+    "sanitizer": Part("compute-sanitizer on the ops", 0.1, _sanitizer),
+    "heads": Part("Training continued from the shipped network", 1.0, _train_on),
 }
 
 
 @cli.command(help=__doc__)
-@click.option("--outdir", help="Folder for reports, logs and what is trained", default="gpu-check", metavar="DIR")
+@click.option("--outdir", help="Folder for reports, logs and trained networks", default="gpu-check", metavar="DIR")
 @click.option("--minutes", help="Time for all parts together", type=cli.FiniteFloat(min=0, min_open=True), default=10)
 @click.option("--device", help="cuda, cuda:N or cpu", default="cuda", metavar="NAME")
-@click.option("--only", help="Names of parts with commas between: " + ", ".join(CHECKS), type=cli.Names(CHECKS), default="")
-@click.option("--quick", help="Small networks: shows that all works, and no more", is_flag=True)
+@click.option("--only", help="Comma-separated names of parts: " + ", ".join(CHECKS), type=cli.Names(CHECKS), default="")
+@click.option("--quick", help="Small networks, which only shows that everything works", is_flag=True)
 def main(outdir: str, minutes: float, device: str, only: list[str], quick: bool) -> None:
-    """Run the parts, and report after each."""
+    """Run the parts and write a report after each."""
     plan = Plan(Path(outdir).resolve(), str(select_device(device)), minutes, quick)
     plan.outdir.mkdir(parents=True, exist_ok=True)
     results: dict[str, dict[str, Any]] = {}
@@ -154,10 +154,10 @@ def main(outdir: str, minutes: float, device: str, only: list[str], quick: bool)
 
 
 def run_part(name: str, part: Part, plan: Plan) -> dict[str, Any]:
-    """Run one part to its end or that of its time: title, outcome, seconds, last lines, and the figures that it wrote."""
+    """Run one part until it ends or its time is up.  Returns title, outcome, seconds, last lines, and its figures."""
     start = time.monotonic()
     figures = plan.outdir / f"{name}.json"
-    figures.unlink(missing_ok=True)  # of a run before
+    figures.unlink(missing_ok=True)  # left by an earlier run
     limit = plan.left() if part.share == 1 else min(part.share * 60 * plan.minutes, plan.left() - RESERVE * 60 * plan.minutes)
     command = part.command(plan) if limit > 0 else "no time is left"
     result = dict(title=part.title, outcome="left out", seconds=0.0, output=command)
@@ -178,7 +178,7 @@ def run_part(name: str, part: Part, plan: Plan) -> dict[str, Any]:
 
 
 def run_within(command: list[str], limit: float, log: Path) -> int | None:
-    """The exit code of `command`, whose output goes to `log`; None if it was ended after `limit` seconds, with its children."""
+    """The exit code of `command`, whose output goes to `log`.  After `limit` seconds it is ended with its children: None."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])))
     environment |= dict(TQDM_DISABLE="1", PYTHONUNBUFFERED="1")
     with open(log, "wb") as output:
@@ -200,7 +200,7 @@ def run_within(command: list[str], limit: float, log: Path) -> int | None:
 
 
 def _end_all_of(process: subprocess.Popen) -> None:
-    """End the process, and what it started and left behind."""
+    """End the process, and any processes that it started and left behind."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -210,7 +210,7 @@ def _end_all_of(process: subprocess.Popen) -> None:
 
 
 def write_report(plan: Plan, results: dict[str, dict[str, Any]]) -> None:
-    """All results so far, for people and for programs."""
+    """Write all results so far, for people and for programs."""
     record = dict(device=plan.device, minutes=plan.minutes, quick=plan.quick, torch=torch.__version__, parts=results)
     with atomic_path(plan.outdir / "report.json") as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n")

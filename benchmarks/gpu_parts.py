@@ -1,4 +1,4 @@
-"""Parts of ``python -m benchmarks.gpu_check`` that are not a command of their own: ``python -m benchmarks.gpu_parts NAME``."""
+"""Parts of ``python -m benchmarks.gpu_check`` that have no command of their own: ``python -m benchmarks.gpu_parts NAME``."""
 
 import contextlib
 import copy
@@ -25,16 +25,16 @@ from torch_utils.device import peak_memory_gb, select_device
 from training.config import PRESETS
 from training.training_loop import Trainer
 
-MEASURED = ["picture", "view", "training", "pti", "grid", "planes"]  # cases of `benchmarks`, the most telling first
+MEASURED = ["picture", "view", "training", "pti", "grid", "planes"]  # cases of `benchmarks`, the most informative first
 PHOTOS = {f"{kind}_data": str(DATA.parent / f"testdata_{kind}") for kind in ("img", "seg")}
 STEPS = 3
 ROWS = 25  # of a profile
-# Norm of the difference to the CPU as a share of the norm.  Gradients jump where rounding moves an activation over a kink.
+# Norm of the difference to the CPU relative to the norm.  Gradients jump where rounding moves an activation across a kink.
 PICTURE_TOLERANCE, GRADIENT_TOLERANCE, HALF_TOLERANCE = 1e-3, 1e-2, 5e-2
 
 
 def machine(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Device, driver and versions."""
+    """Report device, driver and versions."""
     facts: dict[str, Any] = dict(doctor.machine(), torch_cuda=torch.version.cuda, cudnn=torch.backends.cudnn.version())
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,memory.used,power.limit", "--format=csv,noheader"]
     with contextlib.suppress(OSError):
@@ -45,7 +45,7 @@ def machine(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
 
 
 def network(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
-    """One picture of the 512 network, and the gradient of all its outputs to the weights, beside those of the CPU."""
+    """Compare one picture of the 512 network, and the gradient of its outputs with respect to the weights, with the CPU's."""
     measure.all_bits_of_float32()
     torch.manual_seed(0)
     G = construct_class_by_name(**config(setting).generator_kwargs(setting[512, 128])).eval()
@@ -76,7 +76,7 @@ def _pictures_and_gradient(G: torch.nn.Module, z: torch.Tensor, c: torch.Tensor,
 
 @contextlib.contextmanager
 def _middle_draws() -> Iterator[None]:
-    """Inside, `torch.rand` gives 0.5: the generators of a GPU and of the CPU draw differently."""
+    """Make `torch.rand` return 0.5 inside this block, because GPU and CPU generators draw different numbers."""
     with mock.patch.object(torch, "rand", lambda *size, device=None: torch.full(_shape(size), 0.5, device=device)):
         yield
 
@@ -90,7 +90,7 @@ def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 class _Watched(Trainer):
-    """Keeps how large the gradients of each phase are, before infinities are taken out of them."""
+    """Records the norms of each phase's gradients, before infinities are removed from them."""
 
     def _average(self, phase, outcomes):
         gradients = [parameter.grad for parameter in phase.module.parameters() if parameter.grad is not None]
@@ -128,7 +128,7 @@ def steps(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
 
 
 def profile(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Where the time of the slowest benchmark goes, by kernel."""
+    """Profile the kernels of the slowest benchmark."""
     measure.all_bits_of_float32()
     name = _slowest(folder / "benchmarks.json")
     work = CASES[name](setting)
@@ -145,7 +145,7 @@ def profile(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
 
 
 def _slowest(benchmarks: Path) -> str:
-    """The case whose fast way took longest, as far as cases were measured."""
+    """The measured case whose fast way took longest."""
     with contextlib.suppress(OSError, ValueError):
         cases = json.loads(benchmarks.read_text())["cases"]
         return max(cases, key=lambda name: sum(cases[name]["runs"]["fast"]) / len(cases[name]["runs"]["fast"]))
@@ -160,11 +160,11 @@ PARTS: dict[str, Callable[[Setting, Path], tuple[dict[str, Any], bool]]] = dict(
 @cli.command(help=__doc__)
 @click.argument("name", type=click.Choice(list(PARTS)))
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
-@click.option("--folder", help="Where other parts left their figures", default=".", metavar="DIR")
+@click.option("--folder", help="Folder with the figures of other parts", default=".", metavar="DIR")
 @click.option("--out", help="File for the figures", required=True, metavar="FILE.json")
 @click.option("--quick", help="Small networks", is_flag=True)
 def main(name: str, device: str | None, folder: str, out: str, quick: bool) -> None:
-    """Run one part; exit code 1 if what it found is not as it should be."""
+    """Run one part.  Exits with code 1 if it fails."""
     figures, right = PARTS[name](Setting(select_device(device), quick), Path(folder))
     with atomic_path(out) as temporary:
         temporary.write_text(json.dumps(figures, indent=2) + "\n")

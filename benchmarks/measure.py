@@ -1,4 +1,4 @@
-"""Seconds in alternation, peak memory in fresh processes, and the rate that the device can reach."""
+"""Measures time in alternation, peak memory in fresh processes, and the attainable rate of the device."""
 
 import dataclasses
 import multiprocessing
@@ -15,7 +15,7 @@ from benchmarks.cases import CASES, Setting, Work
 from torch_utils.device import keep_freed_memory, peak_memory_gb
 
 ROUNDS = 5
-LONG = 60.0  # seconds of a rehearsal that is itself the measurement
+LONG = 60.0  # seconds; a warm-up that takes longer is the measurement
 PATHS = ("fast", "published")
 
 
@@ -24,10 +24,10 @@ class Disagreement(Exception):
 
 
 def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[float]]:
-    """Seconds of each run of the paths, which take turns: until `budget` seconds are spent, `ROUNDS` times at most, but once.
+    """Time both paths, taking turns, until `budget` seconds are spent: at least once, and at most `ROUNDS` times.
 
-    The first time is a rehearsal that does not count, unless it is `LONG`.  Published seconds are those of the whole work,
-    where a part of it was done.  Disagreement if results differ.
+    The first round is a warm-up that does not count, unless it is `LONG`.  Published seconds are those of the whole work, even
+    if only a part of it was done.  Raises Disagreement if results differ.
     """
     paths = dict(fast=work.fast) if work.published is None else dict(fast=work.fast, published=work.published)
     keeps = {name: work.keeps_memory and name == "fast" for name in paths}
@@ -48,7 +48,7 @@ def seconds_of(work: Work, setting: Setting, budget: float) -> dict[str, list[fl
 
 
 def _timed(run: Callable[[], Any], keep: bool, device: torch.device) -> tuple[float, Any]:
-    """Seconds by the clock of the device: on a GPU between two events, until the last kernel ends."""
+    """Seconds by the clock of the device: on a GPU, between two events, until the last kernel has ended."""
     keep_freed_memory(keep)
     if device.type != "cuda":
         start = time.perf_counter()
@@ -65,18 +65,18 @@ def _timed(run: Callable[[], Any], keep: bool, device: torch.device) -> tuple[fl
 
 
 def wait_for(device: torch.device) -> None:
-    """Until `device` has done all it was given."""
+    """Wait until `device` has finished all its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def all_bits_of_float32() -> None:
-    """Compute in float32 on GPUs too, as training does: TensorFloat-32 hides how fast and how right the rest is."""
+    """Compute in full float32 on GPUs, as training does.  TensorFloat-32 would hide how fast and accurate the rest is."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
 
 def check_agreement(fast: list[torch.Tensor], published: list[torch.Tensor], tolerance: float) -> None:
-    """Disagreement unless each of the published results is near the fast one in its place."""
+    """Raise Disagreement unless each published result is close to the corresponding fast one."""
     for index, (one, other) in enumerate(zip(fast, published)):
         difference = ((one - other).norm() / other.norm()).item()
         if not difference <= tolerance:
@@ -86,13 +86,13 @@ def check_agreement(fast: list[torch.Tensor], published: list[torch.Tensor], tol
 
 
 def in_fresh_process(name: str, path: str, setting: Setting) -> dict[str, float]:
-    """`memory_and_arithmetic` of a case in a process that has done nothing before."""
+    """`memory_and_arithmetic` of a case in a fresh process."""
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(memory_and_arithmetic, name, path, Setting(setting.device, setting.quick, brief=True)).result()
 
 
 def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, float]:
-    """`memory`, GiB at the peak of one run of `path`, weights included; with published also the `flop` that the case needs."""
+    """`memory`: peak GiB of one run of `path`, weights included.  For the published path also `flop`, which the case needs."""
     all_bits_of_float32()
     work = CASES[name](setting)
     keep_freed_memory(work.keeps_memory and path == "fast")
@@ -109,14 +109,14 @@ def memory_and_arithmetic(name: str, path: str, setting: Setting) -> dict[str, f
 
 
 def flop_of(run: Callable[[], Any]) -> float:
-    """Multiplications and additions in matrix products and convolutions, as far as they are PyTorch's."""
+    """Multiplications and additions in matrix products and convolutions, as far as PyTorch computes them."""
     with _FlopCounter() as counter:
         run()
     return counter.flop
 
 
 class _FlopCounter(TorchDispatchMode):
-    """PyTorch's own counter follows modules as well, which it cannot where gradients are taken inside."""
+    """Counts FLOPs without following modules.  PyTorch's own counter does, which fails if gradients are taken inside."""
 
     flop = 0.0
 
@@ -129,7 +129,7 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def attainable_rate(setting: Setting) -> dict[str, float]:
-    """FLOP a second of a large matrix product and of a large convolution, float32, the best of several."""
+    """The best FLOPs per second of a large matrix product and of a large convolution, in float32, over several runs."""
     size = setting[2048, 512]
     a = torch.rand(size, size, device=setting.device)
     x = torch.rand(1, 256, size // 16, size // 16, device=setting.device).contiguous(memory_format=torch.channels_last)

@@ -1,7 +1,8 @@
-"""The published arithmetic, done plainly: what the fast path is measured against, and must agree with.
+"""The published arithmetic in plain PyTorch, which the fast path is compared with and must agree with.
 
-Plain PyTorch for every op (TORCH_UTILS_OPS=ref), channel-first grids in 5-D `grid_sample`, pictures channel by channel,
-styles in the weights of grouped convolutions (but not while training), and nothing kept from one view or chunk to the next.
+It uses plain PyTorch for every op (TORCH_UTILS_OPS=ref), channel-first grids in 5-D `grid_sample`, channel-first pictures, and
+styles folded into the weights of grouped convolutions (except in training).  Nothing is kept from one view or chunk to the
+next.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ from training.volumetric_rendering import trigrid
 
 @contextlib.contextmanager
 def published(training: bool = False) -> Iterator[None]:
-    """Inside, networks compute as published code does, forward and backward."""
+    """Make networks compute as published code does inside this block, forward and backward."""
     modulated_conv2d = layers.unscaled_modulated_conv2d
 
     def plain_modulated_conv2d(*args, **kwargs):
@@ -72,7 +73,7 @@ def _memory_format(channels_last: bool, device: torch.device) -> torch.memory_fo
 
 
 def _grouped_convolution(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """x [N, I, H, W], w [N, O, I] -> [N, O, H, W]."""
+    """Grouped convolution of x [N, I, H, W] with w [N, O, I].  Returns [N, O, H, W]."""
     batch, outputs, inputs = w.shape
     out = F.conv2d(x.reshape(1, batch * inputs, *x.shape[2:]), w.reshape(batch * outputs, inputs, 1, 1), groups=batch).reshape(
         batch, outputs, *x.shape[2:]

@@ -1,4 +1,4 @@
-"""How good a generator of heads is, by figures that need no downloaded network: its samples beside held-out heads."""
+"""Measures the quality of a generator of heads against held-out heads, with figures that need no downloaded network."""
 
 import json
 import platform
@@ -31,9 +31,9 @@ from training.triplane import Face, TriPlaneGenerator  # noqa: E402
 
 HELD_OUT = ROOT / "dataset" / "heads-128-held-out"
 TRAINING_SET = ROOT / "dataset" / "heads-128"
-DEPTH_RESOLUTION = 64  # rays along a side for surfaces, of every network and of the truth
-TURNS = (0.0, 15.0, 45.0, 90.0)  # degrees of yaw from a head's first view to those it is compared with, and they with another
-ANGLES = (15.0, 30.0, 45.0, 90.0)  # between two views, at which agreement is told
+DEPTH_RESOLUTION = 64  # rays along a side for the surfaces of every network and of the truth
+TURNS = (0.0, 15.0, 45.0, 90.0)  # degrees of yaw from a head's first view, of the views that are compared with each other
+ANGLES = (15.0, 30.0, 45.0, 90.0)  # angles between two views for which agreement is reported
 SIDES = {"front": figures.FRONT_YAWS, "back": figures.BACK_YAWS}
 PACKAGES = ("torch", "numpy", "scipy", "mediapipe")
 
@@ -43,11 +43,11 @@ PACKAGES = ("torch", "numpy", "scipy", "mediapipe")
 @click.option("--data", help="Held-out set: img, seg and truth", metavar="DIR", default=str(HELD_OUT))
 @click.option("--train_data", help="Training set, for the jitter of its cameras  [default: the shipped one]", metavar="DIR")
 @click.option("--samples", "count", help="Pictures from the data's cameras", type=click.IntRange(min=2), default=64)
-@click.option("--heads", help="Heads seen from all round", type=click.IntRange(min=2), default=8)
-@click.option("--seed", help="The first seed of both", type=click.IntRange(0, cli.MAX_SEED // 2), default=0)
+@click.option("--heads", help="Heads seen from all sides", type=click.IntRange(min=2), default=8)
+@click.option("--seed", help="First seed of both", type=click.IntRange(0, cli.MAX_SEED // 2), default=0)
 @trunc_option(1.0)
 @click.option("--landmarker", help="face_landmarker.task  [default: that of an installed package]", metavar="PATH")
-@click.option("--outdir", help="Write score.json there", metavar="DIR")
+@click.option("--outdir", help="Write score.json to this folder", metavar="DIR")
 @click.option("--json", "json_path", help="Write the figures to this file", metavar="PATH")
 @click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
@@ -64,16 +64,16 @@ def main(
     json_path: str | None,
     **loading: Any,
 ) -> None:
-    """Measure what a network makes against heads whose masks, depths and cameras are known.
+    """Measure the heads of a network against heads whose masks, depths and cameras are known.
 
-    Samples from the data's cameras give mask coverage, the yaw seen in the pictures, and the learned camera shift; heads
-    seen from all round give the agreement of their depths between views, and where a face is found.
+    Samples from the data's cameras give mask coverage, the yaw seen in the pictures, and the learned camera shift.  Heads seen
+    from all sides show how well depths agree between views, and in which views a face is found.
 
     \b
     python demo/score.py --network PKL --outdir out
     """
     if outdir and json_path:
-        raise click.UsageError("--outdir and --json both say where the figures go: give one")
+        raise click.UsageError("--outdir and --json both say where the figures go; give only one of them")
     truth = load_held_out(data)
     jitter = _jitter(train_data)
     target = Path(json_path) if json_path else Path(outdir) / "score.json" if outdir else None
@@ -114,9 +114,9 @@ def measure(
     truncation_psi: float,
     finder: FaceFinder | NotMeasurable,
 ) -> tuple[list[figures.Figure], dict[str, list[float]]]:
-    """All figures, and the histograms of `figures.yaw_figures`.
+    """Compute all figures, and the histograms of `figures.yaw_figures`.
 
-    `seeds` are those of pictures from the data's cameras, `head_seeds` those of heads seen from all round.
+    `seeds` are for pictures from the data's cameras, `head_seeds` for heads seen from all sides.
     """
     labels = samples.spread_by_yaw(truth.labels, len(seeds))
     drawing = samples.draw_like_data(G, seeds, labels, truncation_psi)
@@ -141,7 +141,7 @@ def measure(
 
 
 def images_seen(network: str) -> int | None:
-    """How many images a snapshot of training has seen, to the thousand, as its name tells; None for other names."""
+    """The number of images that a snapshot has seen, to the thousand, according to its name; None for other names."""
     match = re.fullmatch(r"network-snapshot-(\d+)", synthesis.network_name(network))
     return int(match[1]) * 1000 if match else None
 
@@ -152,13 +152,13 @@ def _camera(G: TriPlaneGenerator, yaw_degrees: float) -> torch.Tensor:
 
 
 def _agreement_of(G: TriPlaneGenerator, head: Face, first_yaw: float) -> dict[float, Agreement]:
-    """What `compare_all` finds in views of a head at TURNS from the first."""
+    """`compare_all` for views of a head at TURNS from the first."""
     cameras = [_camera(G, first_yaw + turn)[0] for turn in TURNS]
     return compare_all([samples.surface_of(G, head, camera, DEPTH_RESOLUTION) for camera in cameras], ANGLES)
 
 
 def _faces(pictures: dict[str, list[np.ndarray]], truth: HeldOut, finder: FaceFinder | NotMeasurable) -> list[figures.Figure]:
-    """In which pictures of each side a face is found, and in which of the data."""
+    """In which pictures of each side a face is found, for the samples and for the data."""
     if isinstance(finder, NotMeasurable):
         return figures.faces_not_measured(str(finder))
     yaws = np.abs(truth.yaws)
@@ -169,7 +169,7 @@ def _faces(pictures: dict[str, list[np.ndarray]], truth: HeldOut, finder: FaceFi
 
 
 def _jitter(train_data: str | None) -> np.ndarray | None:
-    """The jitter of the training set that was named, or of the shipped one where it is there."""
+    """The jitter of the given training set, or of the shipped one if it exists."""
     if train_data is None and not TRAINING_SET.exists():
         return None
     return load_jitter(train_data or TRAINING_SET)
@@ -180,7 +180,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def _versions() -> dict[str, str]:
-    """Of Python and of the packages that are installed."""
+    """Versions of Python and of the installed packages."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:

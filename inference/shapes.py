@@ -121,9 +121,9 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def usual_level(densities: np.ndarray) -> float:
-    """The density of the surface: DEFAULT_LEVEL if the face reaches it, as it does not early in training.
+    """The density of the surface: DEFAULT_LEVEL, or a lower one if the face does not reach it, as early in training.
 
-    Otherwise, the density at which the face is half as opaque as at its densest point.  The opacity of a density is the
+    The lower one is the density at which the face is half as opaque as at its densest point.  The opacity of a density is the
     softplus of the ray marcher, softplus(density - 1).
     """
     highest = float(densities.max())

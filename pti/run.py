@@ -44,9 +44,9 @@ COUNT = click.IntRange(min=0)
 @cli.command()
 @click.option("--network", help="Network file or URL", metavar="PKL", required=True)
 @click.option("--target_img", help="Photos with their cameras in dataset.json", metavar="DIR|ZIP", required=True)
-@click.option("--target_seg", help="Their masks  [default: beside them, seg for img in the name]", metavar="DIR|ZIP")
+@click.option("--target_seg", help="Their masks  [default: beside them, with seg for img in the name]", metavar="DIR|ZIP")
 @click.option("--idx", help="Which photos, in order of their names: 0-3,7 or all", type=Indices(), default="0")
-@click.option("--together", help="These photos are of one person: one latent, one generator", type=bool, default=False)
+@click.option("--together", help="The photos show one person: fit one latent and one generator", type=bool, default=False)
 @click.option("--outdir", help="Where to write OUTDIR/NETWORK/NAME/", metavar="DIR", required=True)
 @click.option("--num-steps", help="Steps of the projection", type=click.IntRange(min=1), default=PROJECTION.steps)
 @click.option("--num-steps-pti", help="Steps of the tuning", type=COUNT, default=TUNING.steps)
@@ -58,25 +58,25 @@ COUNT = click.IntRange(min=0)
 @click.option("--seed", help="Random seed", type=click.IntRange(min=0, max=2**31), default=PROJECTION.seed)
 @click.option("--space", help="One latent for all layers, or one for each", type=click.Choice(SPACES), default=PROJECTION.space)
 @click.option("--optimize-noise", help="Also fit the noise of the layers", type=bool, default=PROJECTION.optimize_noise)
-@click.option("--mask", help="Weigh the head; fit the background separately  [default: where there are masks]", type=bool)
+@click.option("--mask", help="Weight the head and fit the background separately  [default: if there are masks]", type=bool)
 @click.option("--refine-pose", help="Correct the cameras by a few degrees", type=bool, default=PROJECTION.refine_pose)
-@click.option("--locality", help="Weight of other latents staying as they were", type=_least(0), default=TUNING.locality)
-@click.option("--back-prior", help="Weight of unseen sides staying as they were", type=_least(0), default=TUNING.back_prior)
+@click.option("--locality", help="Weight of keeping other latents unchanged", type=_least(0), default=TUNING.locality)
+@click.option("--back-prior", help="Weight of keeping unseen sides unchanged", type=_least(0), default=TUNING.back_prior)
 @click.option(
-    "--early-stop", help="Go on to a stage's last quarter after so many steps without progress; 0: never", type=COUNT, default=0
+    "--early-stop", help="Skip to a stage's last quarter after so many steps without progress; 0: never", type=COUNT, default=0
 )
-@click.option("--vgg", help="VGG16, as TorchScript or state dict, for the perceptual loss", metavar="PATH|URL")
-@click.option("--lpips-heads", help="LPIPS' linear layers for a state dict of --vgg", metavar="PATH|URL")
+@click.option("--vgg", help="VGG16 for the perceptual loss, as TorchScript or state dict", metavar="PATH|URL")
+@click.option("--lpips-heads", help="LPIPS' linear layers, if --vgg is a state dict", metavar="PATH|URL")
 @click.option("--save-video", help="Film the projection and a turn before and after tuning", type=bool, default=WANTED.video)
-@click.option("--fps", help="Frames a second", type=click.IntRange(min=1), default=WANTED.fps)
-@click.option("--w-frames", help="Frames of a turn", type=click.IntRange(min=1), default=WANTED.frames)
+@click.option("--fps", help="Frames per second", type=click.IntRange(min=1), default=WANTED.fps)
+@click.option("--w-frames", help="Frames per turn", type=click.IntRange(min=1), default=WANTED.frames)
 @click.option("--shapes", help="Also write the volume and the mesh", type=bool, default=WANTED.shapes, is_eager=True)
 @click.option(
     "--shape-res", help="Voxels along a side", type=click.IntRange(min=16), default=WANTED.shape_res, callback=WITH_SHAPES
 )
 @click.option(
     "--shape-format",
-    help="Of the mesh; .glb has a texture",
+    help="Format of the mesh; .glb has a texture",
     type=click.Choice([*MESH_FORMATS, *(name.removeprefix(".") for name in MESH_FORMATS)]),
     default=WANTED.shape_format,
     callback=WITH_SHAPES,
@@ -90,11 +90,11 @@ COUNT = click.IntRange(min=0)
 @click.option(
     "--nrr", help="Size of raw pictures in pixels  [default: the network's]", metavar="INT", type=click.IntRange(min=1)
 )
-@click.option("--precision", help="tf32 and mixed are for GPUs", type=click.Choice(PRECISIONS), default="fp32")
+@click.option("--precision", help="tf32 and mixed need a GPU", type=click.Choice(PRECISIONS), default="fp32")
 @click.option(
-    "--max-memory", help="GiB for weights, gradients and pictures; less costs time", type=cli.FiniteFloat(min=0, min_open=True)
+    "--max-memory", help="GiB for weights, gradients and pictures; less is slower", type=cli.FiniteFloat(min=0, min_open=True)
 )
-@click.option("--restart", help="Begin anew what is there already", type=bool, default=False)
+@click.option("--restart", help="Start over instead of resuming", type=bool, default=False)
 @click.option("--trust-pickle", help="Run code stored in the network file; only for files you trust", is_flag=True)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
 def main(
@@ -102,8 +102,8 @@ def main(
 ):
     """Find each photo's latent, tune the generator to it, and film and export the head.
 
-    Photos must be cropped as their cameras say: dataset_tool_photo.py makes such crops.  A run that was stopped goes on
-    after its last finished stage when the same command is given again.
+    Photos must be cropped to match their cameras, as dataset_tool_photo.py does.  If a run is stopped, repeat the command to
+    resume after its last finished stage.
 
     \b
     python pti/run.py --network PKL --target_img dataset/testdata_img --idx 12 --outdir out --shapes true
@@ -140,7 +140,7 @@ def main(
             limit = "raise" if options["max_memory"] else "say how much there is with"
             raise UserError(
                 f"out of memory: {limit} --max-memory GIB (it computes in strips), lower --nrr or --shape-res, or use "
-                "--device cpu; what is finished stays, and the same command goes on from there"
+                "--device cpu; finished stages are kept, and the same command resumes from there"
             ) from None
 
 

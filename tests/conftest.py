@@ -1,8 +1,8 @@
-"""Settings of the whole suite: one thread each, no GPU tests where there is no GPU; and a small data set."""
+"""Settings of the whole suite: one thread per process, GPU tests only where there is a GPU; and a small data set."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny networks: threads cost more than they bring
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for tiny networks, threads cost more than they gain
 
 import pytest
 import torch
@@ -18,5 +18,5 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def head_data(tmp_path_factory):
-    """Image and mask archives of six views round the circle, at 128 pixels."""
+    """Image and mask archives of six views around the head, at 128 pixels."""
     return write_data_set(tmp_path_factory.mktemp("data"), [0, 30, -60, 100, -140, 180])

@@ -1,6 +1,6 @@
-"""What several tests need and is no fixture: a small data set on disk, the children of a process.
+"""Helpers that several tests share and that are not fixtures: a small data set on disk, the children of a process.
 
-Not in conftest.py: folders of tests have their own, and only one module can be called so.
+They are not in conftest.py, because folders of tests have their own and only one module can have that name.
 """
 
 import io
@@ -20,14 +20,14 @@ GOLDEN = Path(__file__).parent / "golden"
 
 
 def children(pid):
-    """Process id -> command line of the processes that `pid` has started, in the order in which it did."""
+    """Process id -> command line of the processes started by `pid`, in order of their start."""
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(stat.read_text().rpartition(")")[2].split()[1])
             if parent == pid:
                 found[int(stat.parent.name)] = (stat.parent / "cmdline").read_text()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             continue
     return dict(sorted(found.items()))
 
@@ -53,7 +53,7 @@ def write_data_set(folder, yaws, resolution=128):
 
 
 def small_generator(samples, **rendering):
-    """A generator of heads that makes 128 pixels of raw pictures of 16, with `samples` + `samples` on a ray."""
+    """A generator of heads at 128 pixels, with raw pictures of 16 pixels and `samples` + `samples` per ray."""
     kwargs = json.loads((GOLDEN / "generator_small_kwargs.json").read_text())
     kwargs["rendering_kwargs"].update(depth_resolution=samples, depth_resolution_importance=samples, **rendering)
     generator = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)

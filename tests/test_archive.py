@@ -1,4 +1,4 @@
-"""Folders and zips read and written alike; damage, bombs and failures."""
+"""Folders and zips are read and written alike; damaged files, zip bombs and failed writes."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Augmentations against their direct formulas, and what all of them promise together."""
+"""Augmentations compared with direct formulas, and the guarantees that all of them share."""
 
 import math
 import pickle
@@ -59,7 +59,7 @@ def augment(pipe, inputs, p=1.0, seed=0):
 
 
 def shifted(x, dx, dy):
-    """A picture moved right by dx and down by dy pixels, mirrored where nothing comes in."""
+    """Shift a picture right by dx and down by dy pixels, and mirror it at the edges."""
     reach = max(abs(dx), abs(dy))
     size = x.shape[-1]
     padded = np.pad(x.numpy(), ((0, 0), (reach, reach), (reach, reach)), mode="symmetric")
@@ -174,8 +174,8 @@ def test_blits_follow_one_another_as_flip_turn_shift():
     x = pictures(batch=1)["image"]
     source = Affine.identity(1, 2)
     source = source.after(torch.tensor([[[-1.0, 0], [0, 1]]]))
-    source = source.after(torch.tensor([[[0.0, 1], [-1, 0]]]))  # the way back of a quarter turn from x to y: clockwise
-    source = source.after(offset=torch.tensor([[-2.0 * 3 / SIZE, 2.0 / SIZE]]))  # of a move by (3, -1)
+    source = source.after(torch.tensor([[[0.0, 1], [-1, 0]]]))  # the inverse of a quarter turn from x to y: clockwise
+    source = source.after(offset=torch.tensor([[-2.0 * 3 / SIZE, 2.0 / SIZE]]))  # the inverse of a shift by (3, -1)
     expected = shifted(torch.rot90(x[0].flip(2), -1, dims=[1, 2]), 3, -1)
     assert torch.equal(move_pixels(x, source)[0], expected)
 
@@ -353,7 +353,7 @@ def test_pictures_can_be_differentiated_twice(pipe):
     def function(image, image_raw, image_mask):
         torch.manual_seed(4)
         result, _ = pipe(dict(image=image, image_raw=image_raw, image_mask=image_mask), labels(2))
-        return tuple(x**3 for x in result.values())  # so that the second derivative is not zero
+        return tuple(x**3 for x in result.values())  # makes the second derivative non-zero
 
     assert torch.autograd.gradcheck(function, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)

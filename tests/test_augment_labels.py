@@ -1,4 +1,4 @@
-"""Which augmentations go to the camera label."""
+"""Which augmentations also change the camera label."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_labels_are_mirrored_exactly_where_pictures_are():
 
 
 def test_mirroring_goes_to_the_label_under_any_turn_and_shift():
-    """Without scaling and colours, pixels are only moved: the eight mirrored and turned pictures tell what was done."""
+    """Without scaling and colours, pixels only move, so the eight mirrored and rotated pictures show what was done."""
     given, given_labels = pictures(batch=64), labels(64)
     result, result_labels = augment_with_labels(only("xflip", "rotate90"), given, given_labels)
     seen = set()
@@ -50,7 +50,7 @@ def test_nothing_but_mirroring_changes_labels():
 
 
 def test_the_share_of_mirrored_labels_is_half_of_p():
-    """The default pipe, with all that follows the mirror."""
+    """The default pipe, with everything that follows the mirroring."""
     count, p = 4000, 0.6
     given_labels = labels(count)
     _, result = augment_with_labels(AugmentPipe(), pictures(batch=count, size=4, raw=4), given_labels, p)

@@ -1,4 +1,4 @@
-"""The benchmarks: the published arithmetic is another way to the same numbers, and the command measures both."""
+"""The benchmarks: the published arithmetic gives the same numbers, and the command measures both ways."""
 
 import json
 from pathlib import Path
@@ -140,7 +140,7 @@ def test_the_command_measures_time_memory_and_rate(tmp_path):
     result = CliRunner().invoke(
         command.main, ["--quick", "--device", "cpu", "--only", "planes,loader", "--out", str(out)], catch_exceptions=False
     )
-    assert result.exit_code == 0 and "images a second" in result.output
+    assert result.exit_code == 0 and "images per second" in result.output
     figures = json.loads(out.read_text())
     row = figures["cases"]["planes"]
     assert figures["quick"] and torch.__version__ in figures["machine"]["PyTorch"]

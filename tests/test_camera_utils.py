@@ -1,4 +1,4 @@
-"""Cameras: golden records, round trips, signs, and that a flipped label is the label of the mirrored picture."""
+"""Cameras: golden records, round trips, signs; a flipped label is the label of the mirrored picture."""
 
 import math
 from pathlib import Path
@@ -153,7 +153,7 @@ def test_yaw_of_orbit_label_round_trips_over_the_circle():
     for degrees in range(-180, 181, 5):
         angles = camera_utils.yaw_pitch_roll_degrees(camera_utils.orbit_label(math.radians(degrees), 0))[0]
         difference = (float(angles[0]) - degrees + 180) % 360 - 180
-        # Yaw is an arcsine, which near +-90 degrees has the root of float32's precision: 0.03 degrees.
+        # Yaw is an arcsine; near +-90 degrees its precision is the square root of float32's: 0.03 degrees.
         assert abs(difference) < 0.05, degrees
         if abs(abs(degrees) - 90) > 1:
             assert angles[1:].abs().max() < 1e-3
@@ -193,7 +193,7 @@ def test_mirrored_scene_with_flipped_label_is_the_mirrored_picture():
     picture = render(labels)
     assert picture[:, 4].amax(dim=[1, 2]).min() > 0.9  # there is something to see
     result = render(camera_utils.flip_label(labels), mirrored=True)
-    # Only rounding differs: points near 2.7 are good to 3e-7 in float32, and what is seen changes by up to 300 a unit.
+    # Only rounding differs: points near 2.7 are exact to 3e-7 in float32, and the picture changes by up to 300 per unit.
     torch.testing.assert_close(result, picture.flip(3), atol=1e-4, rtol=0)
     assert (render(labels, mirrored=True) - picture.flip(3)).abs().max() > 0.5
     assert (render(camera_utils.flip_label(labels)) - picture.flip(3)).abs().max() > 0.5

@@ -1,4 +1,4 @@
-"""What samples borrow from each other, against its definition."""
+"""Swapped poses and backgrounds and mixed styles, compared with their definitions."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Building compiled ops, and doing without."""
+"""Building compiled ops, and working without them."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What training reads: pairing, labels, the filter on yaw, repeats, mirroring, and the order."""
+"""The training data: pairing, labels, the yaw filter, repetition, mirroring, and the order."""
 
 import itertools
 import math
@@ -37,7 +37,7 @@ def test_mirrored_items_come_last_with_mirrored_labels(head_data):
         (image, mask, label), (image_m, mask_m, label_m) = dataset[index], dataset[index + 6]
         assert np.array_equal(image_m, image[:, :, ::-1]) and np.array_equal(mask_m, mask[:, :, ::-1])
         assert np.array_equal(label_m, camera_utils.flip_label(torch.from_numpy(label)).numpy())
-        assert np.array_equal(label_m, dataset.label(index + 6))  # generated views obey the same law as real ones
+        assert np.array_equal(label_m, dataset.label(index + 6))  # generated views follow the same rule as real ones
 
 
 def test_labels_given_out_are_copies(head_data):

@@ -43,7 +43,7 @@ def picture(archive, name):
 
 
 def assert_refused(result, tmp_path, message, code):
-    """One line says why, and nothing is left."""
+    """One line gives the reason, and nothing is left behind."""
     assert result.exit_code == code, result.output
     errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and message in errors[0], result.output
@@ -168,7 +168,7 @@ def test_masks_of_0_and_1_are_scaled(tmp_path):
         Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint8)).save(path)
     Image.new("L", (32, 32)).save(tmp_path / "seg" / "b.png")  # an empty mask stays one
     result = run(tmp_path)
-    assert "mended mask of 0 and 1, scaled to 0 and 255: 1 (a.png)" in result.output
+    assert "fixed mask of 0 and 1, scaled to 0 and 255: 1 (a.png)" in result.output
     with Archive(tmp_path / "out" / "seg.zip") as masks:
         assert picture(masks, masks.names[0]).getextrema() == (0, 255)
         assert picture(masks, masks.names[1]).getextrema() == (0, 0)
@@ -190,7 +190,7 @@ def test_intrinsics_in_pixels_are_divided_by_the_width(tmp_path):
     make_source(tmp_path)
     rewrite_labels(tmp_path, in_pixels)
     result = run(tmp_path, "--resolution", "16x16")
-    assert "mended intrinsics in pixels, divided by the picture's width: 2 (a.png, b.jpg)" in result.output
+    assert "fixed intrinsics in pixels, divided by the picture's width: 2 (a.png, b.jpg)" in result.output
     labels = json.loads(Archive(tmp_path / "out" / "img.zip").read("dataset.json"))["labels"]
     assert all(numbers == pytest.approx(LABEL) for _, numbers in labels)
 

@@ -1,4 +1,4 @@
-"""How much memory there is."""
+"""The memory that a device reports."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ def test_a_containers_limit_counts(tmp_path):
 
 
 def test_peak_memory_is_that_of_this_process_alone():
-    """A program that is started while much is held has held nothing yet."""
+    """A program's peak does not include memory that its parent held when starting it."""
     held = torch.ones(100_000_000)
     code = "import torch; from torch_utils.device import peak_memory_gb; print(peak_memory_gb(torch.device('cpu')))"
     here = device.peak_memory_gb(torch.device("cpu"))
@@ -34,7 +34,7 @@ def test_peak_memory_is_that_of_this_process_alone():
 
 
 def faults_of_new_tensors(keep):
-    """How many pages the system hands out while ten tensors of 64 MB come and go, after ten others, in a program of its own."""
+    """Page faults in a fresh program while ten tensors of 64 MB are created and freed, after ten others."""
     code = (
         "import resource, torch; from torch_utils.device import keep_freed_memory\n"
         f"keep_freed_memory({keep})\n"

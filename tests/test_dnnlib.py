@@ -1,4 +1,4 @@
-"""The torch-free helpers: objects by name, files that appear whole, logs, option types and one-line errors."""
+"""The torch-free helpers: objects by name, atomic files, logs, option types and one-line errors."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The doctor: what it finds, what it advises, and when its exit code says that something is wrong."""
+"""The doctor: what it finds, what it advises, and when its exit code reports a problem."""
 
 import pytest
 import torch

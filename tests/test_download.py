@@ -1,4 +1,4 @@
-"""Files by path and URL, against a server on this machine."""
+"""Files by path and URL, tested with a server on this machine."""
 
 import http.server
 import io
@@ -15,7 +15,7 @@ CONTENT = bytes(range(256)) * 64
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves CONTENT in the ways that go wrong, by path, and notes what was asked for."""
+    """Serves CONTENT, with a different fault for each path, and records the requests."""
 
     def do_GET(self):
         self.server.requests.append(self.path)
@@ -55,7 +55,7 @@ def fetch(url, cache, **kwargs):
 
 
 def complaint(url, cache, **kwargs):
-    """The one line that comes of `url`, after which the cache must be as empty as before."""
+    """The one-line error for `url`; the cache must be as empty afterwards as before."""
     with pytest.raises(UserError) as error:
         fetch(url, cache, **kwargs)
     assert url in str(error.value) and "\n" not in str(error.value)
@@ -115,7 +115,7 @@ def test_plain_http_only_when_asked_for(server, tmp_path):
 
 @pytest.fixture
 def https(monkeypatch):
-    """`https(status, content, **headers)` sets the answer to every https request; http goes where it went."""
+    """`https(status, content, **headers)` sets the response to every https request; http is not affected."""
     answer = {}
     original = requests.adapters.HTTPAdapter.send
 
@@ -142,7 +142,7 @@ def test_no_redirect_from_https_to_http(server, https, tmp_path):
 
 @pytest.mark.parametrize("missing", [1, len(CONTENT)])
 def test_short_downloads_are_noticed_here_too(https, tmp_path, missing):
-    """Not only by the HTTP library, whose older versions accept them."""
+    """The check must not rely on the HTTP library, whose older versions accept them."""
     https(200, CONTENT[missing:], **{"Content-Length": str(len(CONTENT))})
     assert "broke off" in complaint("https://127.0.0.1/a.pkl", tmp_path)
 

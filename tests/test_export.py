@@ -1,4 +1,4 @@
-"""Networks as safetensors: the same pictures, nothing executed, and a line for what is wrong with a file."""
+"""Networks as safetensors: same pictures, no code executed, and a one-line error for a faulty file."""
 
 import copy
 import errno
@@ -44,7 +44,7 @@ def description(path):
 
 
 def rewrite(path, tensors=None, text=None, **changes):
-    """The file at `path` again, with other tensors, or a constructor with `changes`, or other text in its place."""
+    """Rewrite the file at `path` with other tensors, with `changes` to the constructor, or with other text in its place."""
     content = dict(description(path), **changes)
     text = json.dumps({name: value for name, value in content.items() if value is not ...}) if text is None else text
     tensors = safetensors.torch.load_file(path) if tensors is None else tensors

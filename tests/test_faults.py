@@ -1,4 +1,4 @@
-"""What goes wrong around a run, done to it: full disks, dead processes, losses that are not finite."""
+"""Faults during a run, provoked on purpose: full disks, dead processes, losses that are not finite."""
 
 import os
 import re
@@ -22,7 +22,7 @@ from training.training_loop import SKIPPED_STEPS_LIMIT, Trainer
 
 
 def test_a_full_disk_costs_neither_the_run_nor_what_was_saved(head_data, tmp_path):
-    """Files may not grow over 2 MB from some moment on, as where a disk is full: snapshots and states are larger."""
+    """From some moment on, limit files to 2 MB, as if the disk were full: snapshots and states are larger."""
     run(tmp_path, head_data, f"--gpus 1 --kimg 0.004 {SHORT}")
     before = {path.name: path.read_bytes() for path in only_run(tmp_path).glob("*.p*") if "reals" not in path.name}
     process = subprocess.Popen(
@@ -128,7 +128,7 @@ def torchrun(node, nodes, per_node, port, outdir, data, arguments):
 
 @pytest.mark.slow
 def test_two_nodes_train_as_one_process_does(head_data, tmp_path):
-    """Two agents of two ranks each, against one process with four rounds."""
+    """Two agents with two ranks each, compared with one process with four rounds."""
     extra = "--batch 8 --batch-gpu 2 --mbstd-group 2 --kimg 0.024 --tick 1"
     port = free_port()
     agents = [torchrun(node, 2, 2, port, tmp_path / "nodes", head_data, f"--gpus 4 {extra}") for node in range(2)]

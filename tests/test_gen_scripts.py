@@ -28,7 +28,7 @@ COMMANDS = {module.__name__: module.main for module in (gen_samples, gen_videos,
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    """A snapshot that renders raw pictures of 16 pixels with 4 + 4 samples on a ray, and pictures of 128."""
+    """A snapshot that renders raw pictures of 16 pixels with 4 + 4 samples per ray, and pictures of 128."""
     kwargs = json.loads((ROOT / "tests" / "golden" / "generator_small_kwargs.json").read_text())
     kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4, triplane_size=32)
     G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
@@ -144,7 +144,7 @@ def test_video_through_keyframes(network, tmp_path):
     options = ("--seeds", "0-2", "--w-frames", 3, "--fps", 12, "--output", output, "--image_mode", "image_raw", "--nrr", 15)
     succeed("gen_videos", "--network", network, *options)
     assert names_in(tmp_path) == ["made/own.mp4"]
-    assert frames_of(output).shape == (9, 16, 16, 3)  # 15 pixels and one more, since the format wants even sizes
+    assert frames_of(output).shape == (9, 16, 16, 3)  # 15 pixels and one more, since the format needs even sizes
     with imageio.get_reader(output) as video:
         assert video.get_meta_data()["fps"] == 12
 

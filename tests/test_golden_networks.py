@@ -1,4 +1,4 @@
-"""The networks against the records in tests/golden: names, shapes, kinds, and what they compute on the weights of `fill`.
+"""The networks compared with the records in tests/golden: names, shapes, kinds, and outputs with the weights of `fill`.
 
 tests/golden/README.md says how each record was made.
 """
@@ -35,7 +35,7 @@ def assert_close(result, expected, tolerance=TOLERANCE):
 
 
 def assert_pictures_close(result, record, prefix):
-    """Compare all of the outputs `result` with the entries of `record` that begin with `prefix`."""
+    """Compare all outputs in `result` with the entries of `record` that begin with `prefix`."""
     names = {name.removeprefix(prefix) for name in record if name.startswith(prefix)}
     assert set(result) == names
     for name in names:

@@ -1,6 +1,6 @@
-"""What only a GPU can show: compiled ops, no waiting in a step, half precision, and the same pictures as on the CPU.
+"""Tests that need a GPU: compiled ops, no waiting inside a step, half precision, and the same pictures as on the CPU.
 
-`python -m pytest -m gpu` runs them all; `compute-sanitizer --tool memcheck` (or racecheck) before it watches the kernels.
+`python -m pytest -m gpu` runs them all; put `compute-sanitizer --tool memcheck` (or racecheck) before it to check the kernels.
 """
 
 import pytest

@@ -1,4 +1,4 @@
-"""The check of GPUs: whole on the CPU with small networks, and what it does with parts that fail or take too long."""
+"""The GPU check: all of it on the CPU with small networks, and its handling of parts that fail or take too long."""
 
 import json
 import sys

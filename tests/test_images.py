@@ -1,4 +1,4 @@
-"""Pictures: rounding, grids, the rule for depth, files."""
+"""Pictures: rounding, grids, depth colours, files."""
 
 import numpy as np
 import PIL.Image

@@ -1,4 +1,4 @@
-"""Pickles read without running them: what comes out, what is refused, and that nothing is called."""
+"""Pickles read without running them: the results, the refusals, and that nothing is called."""
 
 import collections
 import functools

@@ -1,4 +1,4 @@
-"""The loader: our snapshots and those in the published format, and all that must not be loaded or run."""
+"""The loader: our snapshots, those in the published format, and everything that must not be loaded or run."""
 
 import collections
 import copy
@@ -74,7 +74,7 @@ def same(a, b):
 
 
 def refusal(path, key="G_ema", **kwargs):
-    """The one line that loading `path` ends in; it names the file first."""
+    """The one-line error of loading `path`, which begins with the name of the file."""
     with pytest.raises(UserError) as error:
         load_network(path, key, **kwargs)
     line = str(error.value)

@@ -1,4 +1,4 @@
-"""The losses against the records of the published arithmetic."""
+"""The losses compared with records of the published arithmetic."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""StyleGAN2's parts, discriminators and super-resolution: options, equalities between two ways, refusals."""
+"""StyleGAN2's parts, discriminators and super-resolution: options, equivalent computations, refusals."""
 
 import math
 
@@ -215,7 +215,7 @@ def test_frozen_layers_are_buffers(count):
     frozen = [not list(layer.parameters()) for layer in layers]
     assert frozen == [index < count for index in range(len(layers))]
     names = set(network.state_dict())
-    assert {"b16.fromrgb.weight", "b16.fromrgb.bias"} <= names  # in the snapshot all the same
+    assert {"b16.fromrgb.weight", "b16.fromrgb.bias"} <= names  # in the snapshot nevertheless
     logits = network(head_pictures(size=16), None)
     logits.sum().backward()
 

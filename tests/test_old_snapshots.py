@@ -1,6 +1,6 @@
-"""Snapshots as old projects of the family wrote them, both ways in: plain pickle, which runs their text, and the loader.
+"""Snapshots written by old projects of the family, loaded by plain pickle, which runs their source, and by the loader.
 
-The snapshots come from tests/legacy, an old project in small that was written for these tests.
+The snapshots come from tests/legacy, a small imitation of an old project that was written for these tests.
 """
 
 import importlib

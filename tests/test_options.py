@@ -1,4 +1,4 @@
-"""The options that people of this family of networks type, with the defaults they know."""
+"""The options that users of this family of networks know, with the defaults they expect."""
 
 import click
 import pytest
@@ -47,5 +47,5 @@ def test_options_and_defaults_are_those_of_the_family(command, known):
             assert options[name].required, name
         else:
             found = options[name].get_default(context)
-            found = found if isinstance(found, (str, int, float, tuple)) else None  # click's way to say that there is none
+            found = found if isinstance(found, (str, int, float, tuple)) else None  # click's way of saying that there is none
             assert not options[name].required and found == default, name

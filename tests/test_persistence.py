@@ -1,4 +1,4 @@
-"""Pickles that carry their source: read where the source is the same, where it has changed, and where there is none."""
+"""Pickles that carry their source, read where the source is the same, has changed, or does not exist."""
 
 import copy
 import json

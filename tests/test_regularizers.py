@@ -1,4 +1,4 @@
-"""Each regulariser on fields and networks whose answer is known."""
+"""Each regulariser on fields and networks with a known answer."""
 
 import pytest
 import torch

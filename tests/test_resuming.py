@@ -1,4 +1,4 @@
-"""Runs that stop in every way there is, and go on to what they would have been."""
+"""Runs that are stopped in every possible way, and continue to the result of an uninterrupted run."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def final_state(outdir):
 
 
 def losses(outdir):
-    """What stats.jsonl of the only run in `outdir` says of each tick, but for times and memory."""
+    """The records in stats.jsonl of the only run in `outdir`, except for times and memory."""
     return losses_in(only_run(outdir))
 
 
@@ -32,7 +32,7 @@ def losses_in(run_dir):
 
 
 def assert_equal_states(one, two):
-    """Bit for bit, but for times."""
+    """Bit for bit, except for times."""
     assert one.keys() == two.keys()
     for key in one:
         if isinstance(one[key], dict):
@@ -109,7 +109,7 @@ def test_kill_9_at_any_moment_loses_nothing(head_data, tmp_path, uninterrupted, 
         process.communicate()
     run(tmp_path, head_data, f"--gpus 1 --kimg 0.036 {SHORT} {OPTIONS}")
     for run_dir in tmp_path.iterdir():
-        if not (run_dir / OPTIONS_NAME).exists():  # killed as it made its folder, before it began
+        if not (run_dir / OPTIONS_NAME).exists():  # killed while creating its folder, before it began
             assert not checkpoint.state_paths(run_dir)
             continue
         # Where it had finished before the last kill, the command has begun another run.
@@ -179,7 +179,7 @@ def test_two_processes_do_not_write_in_one_folder(head_data, tmp_path):
 
 
 def test_a_run_goes_on_under_torchrun(head_data, tmp_path):
-    """Rank 0 alone finds out what to go on with."""
+    """Only rank 0 finds out which run to continue."""
     run(tmp_path, head_data, f"--gpus 2 --kimg 0.012 {SHORT} --desc first")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words = [*launcher, *command(tmp_path, head_data, f"--gpus 2 --kimg 0.02 {SHORT} --desc first")[1:]]

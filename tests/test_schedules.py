@@ -7,7 +7,7 @@ from training import schedules
 
 def test_blur_fades_linearly_to_nothing():
     assert [schedules.blur_sigma(n, 10, 100) for n in (0, 50_000, 100_000, 10**9)] == pytest.approx([10, 5, 0, 0])
-    assert schedules.blur_sigma(0, 10, 0) == 0  # no fade is a finished one
+    assert schedules.blur_sigma(0, 10, 0) == 0  # a fade of length 0 is complete
 
 
 def test_pose_swapping_falls_from_always_to_its_final_probability():
@@ -33,6 +33,6 @@ def test_ema_forgets_half_in_its_half_life():
 
 
 def test_ema_rampup_shortens_the_half_life_early_on():
-    assert schedules.ema_decay(0, 32, 10, 0.05) == pytest.approx(0)  # the first weights are taken over at once
+    assert schedules.ema_decay(0, 32, 10, 0.05) == pytest.approx(0)  # the first weights are copied
     assert schedules.ema_decay(20_000, 32, 10, 0.05) == pytest.approx(0.5 ** (32 / 1000))
     assert schedules.ema_decay(10**9, 32, 10, 0.05) == schedules.ema_decay(10**9, 32, 10, None)

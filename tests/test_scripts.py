@@ -1,4 +1,4 @@
-"""Scripts that were written for EG3D or PanoHead: every name of docs/scripts.md is here, and does what they expect."""
+"""Scripts written for EG3D or PanoHead: every name in docs/scripts.md exists, and does what they expect."""
 
 import copy
 import importlib
@@ -46,7 +46,7 @@ def shipped():
 
 @pytest.fixture(scope="module")
 def unpickled():
-    """The shipped network with the code that is in its file."""
+    """The shipped network with the code stored in its file."""
     with open(SHIPPED, "rb") as f:
         return pickle.load(f)["G_ema"]
 

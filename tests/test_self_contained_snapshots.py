@@ -1,4 +1,4 @@
-"""Snapshots of this project where only `torch_utils` and `dnnlib` are, or where the project has another text by now."""
+"""Snapshots of this project where only `torch_utils` and `dnnlib` exist, or where the project's source has changed."""
 
 import ast
 import copy
@@ -130,7 +130,7 @@ def test_snapshots_name_no_class_of_the_project(networks):
 
 
 def test_texts_cost_little(networks):
-    """Each text is stored once in a snapshot, whatever needs it."""
+    """Each source is stored once in a snapshot, however many classes need it."""
     data = pickle.dumps(networks)
     texts = {text for name, bundle in module_sources._bundles.items() if "training" in name for text in bundle.sources.values()}
     for text in texts:

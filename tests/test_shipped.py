@@ -1,4 +1,4 @@
-"""What the repository ships: the sets of heads, and the network that learned from them."""
+"""The files that the repository ships: the sets of heads, and the network trained on them."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def test_a_shipped_set_is_sound(name, tmp_path):
 
 
 def test_the_sets_have_no_head_in_common():
-    """People are drawn from seed and number, and the three sets have seeds of their own."""
+    """People are determined by seed and number, and the three sets have different seeds."""
     seeds = [json.loads((DATA / name / "options.json").read_text())["seed"] for name in ("heads-128", "heads-128-held-out")]
     assert len(set(seeds)) == len(seeds)
 
@@ -62,7 +62,7 @@ def test_the_held_out_set_knows_its_truth():
 
 
 def test_the_shipped_network_makes_heads_from_all_sides():
-    """From each of the held-out views: masks where theirs are, and colours in front that are not those at the back."""
+    """From each held-out view, masks are where those of the data are, and front and back have different colours."""
     assert MODEL.stat().st_size <= 16 * 2**20
     generator = load_network(MODEL)
     truth = load_held_out(DATA / "heads-128-held-out")
@@ -79,7 +79,7 @@ def test_the_shipped_network_makes_heads_from_all_sides():
 @pytest.mark.slow
 @pytest.mark.parametrize("index, off", [(0, (3.5, 2.0)), (12, (-3.5, -2.0))])
 def test_inversion_finds_a_camera_that_is_off(index, off):
-    """For the front view of an unknown head, whose camera is as far off as landmarks are, at most half of that is left."""
+    """For the front view of an unknown head, a camera error as large as that of landmarks is at least halved."""
     generator = load_network(MODEL)
     photo = TargetSource(str(DATA / "heads-128-held-out")).load([index], generator.img_resolution)
     wrong = dataclasses.replace(photo, labels=turned(photo.labels, off))

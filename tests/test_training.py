@@ -1,4 +1,4 @@
-"""The training command end to end on tiny networks, and what it promises about processes, interruption and resuming."""
+"""The training command end to end on tiny networks, and its guarantees for processes, interruption and resuming."""
 
 import json
 import os
@@ -63,7 +63,7 @@ def snapshot(run_dir, name="network-snapshot-000000.pkl"):
 
 
 def assert_same_weights(one_dir, other_dir, steps=3, rate=0.0025):
-    """The networks of two runs agree but for the order of additions, after `steps` of Adam at `rate`.
+    """The networks of two runs agree up to the order of additions, after `steps` of Adam at `rate`.
 
     Adam divides a gradient by its own size, and with it the rounding of a scalar's gradient, the sum of a million terms that
     cancel.  So the measure is how far a tensor can have moved: other draws differ by about as much, rounding by a thousandth.
@@ -161,7 +161,7 @@ def test_resuming_starts_from_the_networks_and_counts_on(trained, head_data, tmp
 def test_processes_and_accumulation_rounds_are_interchangeable(head_data, tmp_path):
     """Two gloo processes and one process with two rounds add the same gradients in another order, no more.
 
-    Of two batches: from a third on, rounding may put an activation of D on the other side of a kink, where its gradient jumps.
+    Only two batches: from a third on, rounding may move an activation of D across a kink, where its gradient jumps.
     """
     extra = "--batch 8 --batch-gpu 4 --kimg 0.016 --tick 1 --style_mixing_prob 0.5 --aug fixed --density_reg 0.25"
     run(tmp_path / "one", head_data, f"--gpus 1 {extra}")
@@ -194,7 +194,7 @@ def test_ctrl_c_finishes_the_step_and_saves(head_data, tmp_path, gpus):
     time.sleep(0.5)
     written = next(tmp_path.glob("*/network-snapshot-000000.pkl"))
     first = written.stat().st_mtime_ns
-    for pid in (process.pid, *children(process.pid)):  # as a terminal does, to all at once
+    for pid in (process.pid, *children(process.pid)):  # to all processes at once, as a terminal does
         os.kill(pid, signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -266,7 +266,7 @@ def test_a_preset_gives_way_to_what_is_typed(head_data):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_what_a_preset_sets_is_no_mistake_after_resume(head_data, preset):
-    """Though it has no effect there: nobody typed it."""
+    """It has no effect there, but the user did not give it."""
     base = ["--img_data", head_data[0], "--seg_data", head_data[1], "--outdir", "x", "-n", "--resume", "x.pkl"]
     code, output = invoke(*base, *shlex.split("--cfg ffhq --gpus 1 --batch 4 --gamma 1 --gamma_seg 1 --preset"), preset)
     assert code == 0, output
@@ -293,7 +293,7 @@ def test_what_a_preset_sets_is_no_mistake_after_resume(head_data, preset):
         ("--cond false", 1, "nothing to render"),
         ("--p 0.5", 1, "--aug fixed"),
         ("--gpc_reg_prob 0.7", 1, "--gen_pose_cond"),
-        ("--sr-module SuperresolutionHybrid4X", 1, "does not make 128"),
+        ("--sr-module SuperresolutionHybrid4X", 1, "does not make the 128"),
         ("--sr-module Nothing", 1, "SuperresolutionHybrid2X"),
         ("--metrics fid50k_full", 2, "not available"),
         ("--gamma -1", 2, "-1"),

@@ -1,4 +1,4 @@
-"""What the generator promises besides its golden records: options, one face rendered in parts, refusals."""
+"""Properties of the generator beyond its golden records: options, one face rendered in parts, refusals."""
 
 import json
 import math

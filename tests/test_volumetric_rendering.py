@@ -1,4 +1,4 @@
-"""Rays, grids, sampling and marching against closed forms."""
+"""Rays, grids, sampling and marching compared with closed-form results."""
 
 import dataclasses
 import math

@@ -1,12 +1,12 @@
-"""Adaptive discriminator augmentation (Karras 2020, "Training GANs with limited data", appendices B and C) for heads.
+"""Adaptive discriminator augmentation for heads (Karras 2020, "Training GANs with limited data", appendices B and C).
 
-The picture, the raw picture and the mask of a sample are augmented together: its geometry is drawn once, in normalised
-coordinates, and applied to each at its own resolution; its colours change in both pictures and leave the mask alone.
-Where the sample is mirrored, so is its camera label.
+The picture, the raw picture and the mask of a sample are augmented together.  Its geometry is drawn once, in normalised
+coordinates, and applied to each at its own resolution.  Its colours change in both pictures and leave the mask alone.  If the
+sample is mirrored, so is its camera label.
 
-Two things differ from the paper.  Flips, quarter turns and whole-pixel shifts are look-ups of their own, so that they move
-pixels without filtering them.  And what comes in from outside the frame is mirrored at the frame's edge in the
-coordinates, at any distance and at the same place in all resolutions, so that no margin has to be padded.
+Two things differ from the paper.  Flips, quarter turns and whole-pixel shifts are separate lookups, so that they move pixels
+without filtering them.  And anything outside the frame is filled by mirroring the coordinates at the frame's edge, at any
+distance and at the same position in all resolutions, so that no padding is needed.
 """
 
 import math
@@ -22,33 +22,33 @@ from torch_utils.ops import grid_sample_gradfix, upfirdn2d
 COLOUR_PICTURES = ("image", "image_raw")
 PICTURES = (*COLOUR_PICTURES, "image_mask")
 
-# The strengths that the paper gives in appendix B.
+# The strengths given in appendix B of the paper.
 XINT_MAX = 0.125  # of the picture's size
 SCALE_STD = 0.2  # in powers of 2
 ANISO_STD = 0.2  # in powers of 2
 XFRAC_STD = 0.125  # of the picture's size
-BRIGHTNESS_STD = 0.2  # of values in [-1, 1]
+BRIGHTNESS_STD = 0.2  # for values in [-1, 1]
 CONTRAST_STD = 0.5  # in powers of 2
 SATURATION_STD = 1.0  # in powers of 2
 
-# Half of a symmetric low-pass; up- and down-sampling by 2 with it cancel to 0.3% (Johnston 1980, filter 12B).
-# The paper's sym6 cancels exactly, but is off centre, which would move raw pictures against the large ones.
+# Half of a symmetric low-pass.  Up- and down-sampling by 2 with it cancel to 0.3% (Johnston 1980, filter 12B).
+# The paper's sym6 cancels exactly but is off centre, so it would shift raw pictures relative to the large ones.
 LOWPASS_HALF = (-0.003809699, 0.01885659, -0.002710326, -0.08469594, 0.08846992, 0.4843894)
 
 
 def adjusted_p(p: torch.Tensor, sign_mean: float, target: float, num_images: int, kimg: float) -> torch.Tensor:
-    """The augmentation probability `p` (a scalar) after `num_images` more real images (appendix C).
+    """Update the augmentation probability `p` (a scalar) after `num_images` more real images (appendix C).
 
-    `sign_mean` is the mean sign of D's logits of real images, in [-1, 1]: above `target` D overfits and p rises, below it
-    falls, at a speed that takes `kimg` thousand images from 0 to 1.  The result is in [0, 1]; nan (nothing was measured)
-    leaves p as it is.
+    `sign_mean` is the mean sign of D's logits of real images, in [-1, 1].  If it is above `target`, D overfits and p rises; if
+    it is below, p falls.  At this speed p would take `kimg` thousand images from 0 to 1.  The result is in [0, 1].  For nan
+    (nothing was measured), p is unchanged.
     """
     direction = (sign_mean > target) - (sign_mean < target)
     return (p + direction * num_images / (kimg * 1000)).clamp(0, 1)
 
 
 class Affine(NamedTuple):
-    """The map x -> matrix x + offset of each sample: matrix [N, d, d], offset [N, d]."""
+    """The map x -> matrix x + offset of each sample, with matrix [N, d, d] and offset [N, d]."""
 
     matrix: torch.Tensor
     offset: torch.Tensor
@@ -72,13 +72,13 @@ class Affine(NamedTuple):
         return ((self.matrix != eye).any(dim=2) | (self.offset != 0)).any(dim=1)[:, None, None, None]
 
     def mirrors(self) -> torch.Tensor:
-        """A mask [N, 1] of the samples whose orientation this reverses; of maps of the plane."""
+        """A mask [N, 1] of the samples whose orientation this reverses.  For maps of the plane only."""
         (a, b), (c, d) = (row.unbind(dim=-1) for row in self.matrix.unbind(dim=-2))
         return (a * d < b * c)[:, None]
 
 
 def move_pixels(x: torch.Tensor, source: Affine) -> torch.Tensor:
-    """Pictures [N, C, H, H] with each pixel replaced by the one nearest to where `source` takes its centre.
+    """Replace each pixel of pictures [N, C, H, H] by the one nearest to where `source` maps its centre.
 
     `source` maps normalised coordinates (x right, y down, [-1, 1] across the frame) of the result to those of `x`.
     """
@@ -89,17 +89,17 @@ def move_pixels(x: torch.Tensor, source: Affine) -> torch.Tensor:
 
 
 def warp(x: torch.Tensor, source: Affine, lowpass: torch.Tensor) -> torch.Tensor:
-    """Pictures [N, C, H, H] looked up where `source` takes the centres of pixels, as in `move_pixels`.
+    """Sample pictures [N, C, H, H] where `source` maps the centres of pixels, as in `move_pixels`.
 
-    Against aliasing they are up-sampled by 2 with `lowpass` (symmetric, even length), looked up bilinearly at twice the
-    resolution, and down-sampled again.  Values may overshoot a little at sharp edges, those of masks too.
+    To avoid aliasing, pictures are up-sampled by 2 with `lowpass` (symmetric, even length), sampled bilinearly at twice the
+    resolution, and down-sampled again.  Values may overshoot slightly at sharp edges, even in masks.
     """
     size = x.shape[-1]
     margin = len(lowpass) // 2  # pixels that the filter needs around the frame, at either resolution
     around = torch.arange(-margin, size + margin, device=x.device)
     around = torch.minimum(around.remainder(2 * size), (-1 - around).remainder(2 * size))  # mirrored at the edges
     large = upfirdn2d.upsample2d(x.index_select(2, around).index_select(3, around), lowpass, padding=-2 * margin)
-    # Beyond the outermost centres, mirrored bilinear look-up is constant.
+    # Beyond the outermost centres, bilinear lookup with mirroring is constant.
     limit = 1 - 1 / (2 * size)
     grid = _source_coordinates(source, 2 * size, margin).clamp(-limit, limit)
     large = grid_sample_gradfix.grid_sample(large, grid.to(x.dtype))
@@ -107,14 +107,14 @@ def warp(x: torch.Tensor, source: Affine, lowpass: torch.Tensor) -> torch.Tensor
 
 
 def recolour(x: torch.Tensor, colour: Affine) -> torch.Tensor:
-    """Pictures [N, 3, H, W] with `colour` applied to every pixel's RGB."""
+    """Apply `colour` to the RGB of every pixel of pictures [N, 3, H, W]."""
     return (colour.matrix.to(x.dtype) @ x.flatten(2) + colour.offset.to(x.dtype)[:, :, None]).reshape(x.shape)
 
 
 def _source_coordinates(source: Affine, size: int, margin: int = 0) -> torch.Tensor:
-    """Where `source` takes the centres of `size` pixels and `margin` more on each side: [N, h, h, 2] in [-1, 1].
+    """Where `source` maps the centres of `size` pixels, and of `margin` more on each side: [N, h, h, 2] in [-1, 1].
 
-    What falls outside the frame is mirrored at its edges, as often as it takes.
+    Coordinates outside the frame are mirrored at its edges as often as necessary.
     """
     centres = (2 * torch.arange(-margin, size + margin, device=source.matrix.device) + 1) / size - 1
     y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -123,26 +123,26 @@ def _source_coordinates(source: Affine, size: int, margin: int = 0) -> torch.Ten
 
 
 def _rotation(angle: torch.Tensor) -> torch.Tensor:
-    """Matrices [N, 2, 2] that turn by `angle` [N] in radians, from x toward y."""
+    """Rotation matrices [N, 2, 2] by `angle` [N] in radians, from x toward y."""
     return torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).reshape(-1, 2, 2)
 
 
 @persistence.persistent_class
 class AugmentPipe(torch.nn.Module):
-    """Random changes of what the discriminator sees, each with probability `p` (a buffer, 1 at first) times its multiplier.
+    """Random augmentations of the discriminator's input, each with probability `p` (a buffer, initially 1) times a multiplier.
 
-    The multipliers are probabilities, 0 to leave a transform out: `xflip`, `rotate90`, `xint` (shifts by whole pixels);
-    `scale`, `rotate`, `aniso`, `xfrac` (any shift); `brightness`, `contrast`, `lumaflip`, `hue`, `saturation`.
-    Pictures can be differentiated twice.  Nothing in `forward` waits for a GPU; with p = 0 it gives back its input exactly.
+    The multipliers are probabilities, where 0 disables a transform: `xflip`, `rotate90`, `xint` (shifts by whole pixels);
+    `scale`, `rotate`, `aniso`, `xfrac` (arbitrary shifts); `brightness`, `contrast`, `lumaflip`, `hue`, `saturation`.
+    Pictures can be differentiated twice.  `forward` never waits for a GPU, and returns its input unchanged for p = 0.
 
-    The defaults are what training uses: the paper's 'bgc' (blits, geometry, colour).
+    The defaults are those used in training: the paper's 'bgc' (blits, geometry, colour).
 
-    Mirroring is the one transform that goes to the label.  A mirrored head under its old label is a plausible picture of a
-    wrong pose: what could leak unnoticed, as a generator that does not care for its camera.  Under the mirrored label it is
-    what `--mirror` would show.  Turns, zooms and shifts could be said in a label too, as roll, focal length and principal
-    point, but need not be: their pictures under the old label are not what a camera of the data set sees, and by the
-    paper's argument nothing of them leaks while p is well below 1, since the unchanged picture stays the likeliest of all.
-    Mirroring comes first, so that whatever follows is the same for both kinds of samples.
+    Mirroring is the only transform that also changes the label.  A mirrored head with its old label is a plausible picture of a
+    wrong pose, which could leak unnoticed into a generator that ignores its camera.  With the mirrored label it is what
+    `--mirror` would show.  Rotations, zooms and shifts could also be expressed in a label, as roll, focal length and principal
+    point, but need not be.  With the old label, their pictures are not what a camera of the data set sees; and by the paper's
+    argument they do not leak while p is well below 1, since the unchanged picture remains the most likely one.  Mirroring comes
+    first, so that everything after it is the same for both kinds of samples.
     """
 
     def __init__(
@@ -174,10 +174,10 @@ class AugmentPipe(torch.nn.Module):
     def forward(
         self, pictures: Mapping[str, torch.Tensor], labels: torch.Tensor
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """`image` [N, 3, H, H], `image_raw` [N, 3, h, h], `image_mask` [N, 1, h, h] (each may be absent), changed alike.
+        """Augment `image` [N, 3, H, H], `image_raw` [N, 3, h, h] and `image_mask` [N, 1, h, h] alike.  Each may be absent.
 
-        Other entries, such as a depth, would no longer fit the pictures and are left out.  With them come their labels
-        [N, 25], mirrored where the pictures were.
+        Returns the pictures and their labels [N, 25], mirrored where the pictures are.  Other entries, such as a depth, would
+        no longer match the pictures and are left out.
         """
         pictures = {name: pictures[name] for name in PICTURES if name in pictures}
         batch = len(labels)
@@ -193,11 +193,11 @@ class AugmentPipe(torch.nn.Module):
             pictures[name] = x
         return pictures, torch.where(blit.mirrors(), flip_label(labels), labels)
 
-    # Draws.  Those of geometry build the way back, from a pixel of the result to its source: with every further transform
-    # of the picture, its inverse is what happens first.
+    # Random draws.  Those of geometry compose the map from a pixel of the result back to its source, so each further transform
+    # of the picture is inverted first.
 
     def draw_blit(self, batch: int, size: int) -> Affine:
-        """Flips, quarter turns, and shifts by whole pixels of pictures of `size`, for `move_pixels`."""
+        """Flips, quarter turns and whole-pixel shifts of pictures of `size`, for `move_pixels`."""
         source = Affine.identity(batch, 2, self.p.device)
         if self.xflip:
             flip = self._choose(self._uniform(batch).mul(2).floor(), self.p * self.xflip, neutral=0)
@@ -213,7 +213,7 @@ class AugmentPipe(torch.nn.Module):
     def draw_geometry(self, batch: int) -> Affine:
         """Scaling, rotation, stretching and shifts, for `warp`."""
         source = Affine.identity(batch, 2, self.p.device)
-        # Two rotations, before and after stretching; the probability that at least one happens is to be p.
+        # There are two rotations, before and after stretching.  The probability that at least one happens must be p.
         probability = 1 - (1 - self.p * self.rotate).sqrt()
 
         def rotate(source: Affine) -> Affine:
@@ -241,8 +241,8 @@ class AugmentPipe(torch.nn.Module):
         colour = Affine.identity(batch, 3, device)
         eye = torch.eye(3, device=device)
         grey = torch.full([3, 3], 1 / math.sqrt(3), device=device)  # the unit vector of luma, three times
-        luma = grey.square()  # projects on it
-        turn = torch.linalg.cross(grey, eye)  # turns about it (Rodrigues' formula has the cross product)
+        luma = grey.square()  # the projection onto it
+        turn = torch.linalg.cross(grey, eye)  # the rotation about it (the cross product in Rodrigues' formula)
         if self.brightness:
             shift = self._choose(self._normal(batch) * BRIGHTNESS_STD, self.p * self.brightness, neutral=0)
             colour = colour._replace(offset=colour.offset + shift[:, None])
@@ -262,7 +262,7 @@ class AugmentPipe(torch.nn.Module):
         return colour
 
     def _choose(self, values: torch.Tensor, probability: torch.Tensor, neutral: float) -> torch.Tensor:
-        """`values` [N, ...] in a random share `probability` of the samples, `neutral` in the others."""
+        """Take `values` [N, ...] in a random share `probability` of the samples, and `neutral` in the others."""
         chosen = self._uniform(len(values)) < probability
         return torch.where(chosen.reshape(-1, *[1] * (values.ndim - 1)), values, torch.full_like(values, neutral))
 

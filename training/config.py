@@ -1,6 +1,6 @@
-"""A training run as typed settings: one field for each option, the presets as tables, and what constructors get.
+"""The typed configuration of a training run: a field per option, tables of presets, and the arguments of constructors.
 
-Nothing is built here; constructors get the dictionaries that this module makes, `class_name` included.
+This module builds nothing.  It makes the dictionaries that constructors receive, including `class_name`.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,7 +11,7 @@ from dnnlib import UserError
 from training import config_checks
 from training.superresolution import LAYOUTS
 
-# Presets of --cfg: where the cameras are, and how their rays are sampled.
+# Presets of --cfg: where the cameras are, and how rays are sampled.
 _PORTRAIT = dict(
     depth_resolution=48,
     depth_resolution_importance=48,
@@ -35,7 +35,7 @@ SCENES = {
     ),
 }
 
-# What a CPU renders in a fraction of a second.
+# Sizes that a CPU renders in a fraction of a second.
 _COARSE = dict(
     triplane_size=64,
     depth_resolution=16,
@@ -43,7 +43,7 @@ _COARSE = dict(
     neural_rendering_resolution_initial=32,
     workers=1,
 )
-# Presets of --preset: other defaults, for smaller machines.  What is given on the command line wins.
+# Presets of --preset: other defaults, for smaller machines.  Options on the command line override them.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "small": dict(
@@ -59,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         cmax=64,
         light_sr=True,
     ),
-    "heads": dict(  # for the shipped set of rendered heads, all round, at 128 pixels: a whole recipe
+    "heads": dict(  # a whole recipe for the shipped set of rendered heads, from all sides, at 128 pixels
         _COARSE,
         cbase=3072,
         cmax=96,
@@ -82,18 +82,18 @@ DISCRIMINATORS = ("MaskDualDiscriminator", "MaskDualDiscriminatorV2")
 
 BLUR_INIT_SIGMA = 10.0  # pixels
 R1_INTERVAL = 16  # batches between two R1 phases
-ADA_INTERVAL = 4  # batches between two changes of the augmentation's strength
-HALF_PRECISION_CLAMP = 256  # of activations where some layers run in float16
+ADA_INTERVAL = 4  # batches between two updates of the augmentation's strength
+HALF_PRECISION_CLAMP = 256  # limit of activations if some layers run in float16
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """A training run: one field for each option of train.py, of the same name, whose help says what it means.
+    """A training run.  Each field is an option of train.py with the same name, whose help explains it.
 
-    UserError for values that contradict each other and for options that would have no effect.
+    Raises UserError for contradictory values, and for options that would have no effect.
     """
 
-    # Where and what
+    # Paths and required options
     outdir: str
     cfg: str
     img_data: str
@@ -190,7 +190,7 @@ class TrainingConfig:
     density_noise_fade_kimg: int = 0
     reg_type: str = "l1"
 
-    # Known from the family, without effect in it
+    # Options of the family that have no effect in it
     c_noise: float = 0.0
     sr_first_cutoff: int = 2
     sr_first_stopband: float = 2**2.1
@@ -205,12 +205,12 @@ class TrainingConfig:
 
     @property
     def rounds(self) -> int:
-        """Micro-batches of one process in a batch."""
+        """Micro-batches per process and batch."""
         return self.batch // (self.gpus * self.micro_batch)
 
     @property
     def ray_limits(self) -> tuple[float, float]:
-        """Nearest and farthest depth of the rays, world units."""
+        """Nearest and farthest depth of the rays, in world units."""
         scene = SCENES[self.cfg]
         start = scene["ray_start"] if self.ray_start is None else self.ray_start
         return start, scene["ray_end"] if self.ray_end is None else self.ray_end
@@ -222,16 +222,16 @@ class TrainingConfig:
 
     @property
     def ema_rampup(self) -> float | None:
-        """How the half-life grows with the images seen (`schedules.ema_decay`); not after a resume."""
+        """Growth of the half-life with the number of images seen (`schedules.ema_decay`).  None after a resume."""
         return None if self.resume else 0.05
 
     @property
     def ada_kimg(self) -> float:
-        """Thousands of images in which the augmentation's strength can change by 1."""
+        """Thousands of images over which the augmentation's strength can change by 1."""
         return 100 if self.resume else 500
 
     def run_name(self, data_name: str) -> str:
-        """What a run folder is called, after its number."""
+        """The name of the run folder, after its number."""
         parts = [self.cfg, data_name, f"gpus{self.gpus}", f"batch{self.batch}", f"gamma{self.gamma:g}"]
         return "-".join(parts + ([self.desc] if self.desc else []))
 
@@ -261,7 +261,7 @@ class TrainingConfig:
         )
 
     def rendering_kwargs(self, img_resolution: int) -> dict[str, Any]:
-        """The dictionary of that name which the generator carries."""
+        """The `rendering_kwargs` dictionary that the generator carries."""
         given = {
             name: getattr(self, name)
             for name in ("depth_resolution", "depth_resolution_importance", "ray_start", "ray_end")
@@ -310,7 +310,7 @@ class TrainingConfig:
         )
 
     def loss_kwargs(self) -> dict[str, Any]:
-        """Arguments of the loss besides the networks.  A resumed run is past its fades unless it asks for them."""
+        """Arguments of the loss other than the networks.  A resumed run skips the fades unless it asks for them."""
         faded = self.resume is not None and not self.resume_blur
         return dict(
             class_name="training.loss.StyleGAN2Loss",
@@ -329,7 +329,7 @@ class TrainingConfig:
         )
 
     def record(self, img_resolution: int) -> dict[str, Any]:
-        """All options and what follows from them, as training_options.json and a dry run show them."""
+        """All options and the arguments derived from them, as shown by training_options.json and a dry run."""
         return dict(
             asdict(self),
             generator_kwargs=self.generator_kwargs(img_resolution),
@@ -342,7 +342,7 @@ class TrainingConfig:
         modules = LIGHT_SR_MODULES if self.light_sr else SR_MODULES
         if img_resolution not in modules:
             raise UserError(
-                f"the data set has {img_resolution} pixels, not 128, 256 or 512: use dataset_tool_seg.py --resolution"
+                f"the data set has {img_resolution} pixels, not 128, 256 or 512; use dataset_tool_seg.py --resolution"
             )
         if self.sr_module is None:
             return modules[img_resolution]
@@ -350,6 +350,6 @@ class TrainingConfig:
         fitting = [known for known, layout in LAYOUTS.items() if layout.output_resolution == img_resolution]
         if name not in fitting:
             raise UserError(
-                f"--sr-module {name} does not make {img_resolution} pixels as the data has; choose {' or '.join(fitting)}"
+                f"--sr-module {name} does not make the {img_resolution} pixels of the data; choose {' or '.join(fitting)}"
             )
         return name

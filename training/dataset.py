@@ -1,4 +1,4 @@
-"""Pictures, masks and cameras for training, and the order in which training sees them."""
+"""Provides pictures, masks and cameras for training, and the order in which training sees them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +13,17 @@ from dnnlib.archive import Archive, read_labels, stem
 from dnnlib.util import is_power_of_two
 from training.decoding import decode_image, decode_mask
 
-BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` counts
+BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` applies
 
 
 class HeadDataset(torch.utils.data.Dataset):
-    """Square pictures with masks of the same size and a camera label each, from folders or zips of `dataset_tool_seg.py`.
+    """Square pictures, each with a mask of the same size and a camera label, from folders or zips of `dataset_tool_seg.py`.
 
-    Images and masks pair by name without extension; dataset.json of the images gives the labels.  Only pictures with
-    |yaw| in [`min_yaw`, `max_yaw`] degrees are kept; those with |yaw| of at least 90 (or `min_yaw`, if larger) appear
-    `back_repeat` times.  `mirror` adds every picture, mask and label mirrored, after all others.
+    Images and masks are paired by their names without extension; the dataset.json of the images provides the labels.  Only
+    pictures with |yaw| in [`min_yaw`, `max_yaw`] degrees are kept; those with |yaw| of at least 90 (or `min_yaw`, if larger)
+    appear `back_repeat` times.  `mirror` adds every picture, mask and label mirrored, after all others.
 
-    An item is (image uint8 [3, H, H], mask uint8 [1, H, H], label float32 [25]).  UserError if something is missing.
+    An item is (image uint8 [3, H, H], mask uint8 [1, H, H], label float32 [25]).  Raises UserError if anything is missing.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class HeadDataset(torch.utils.data.Dataset):
         self.name = Path(img_data).stem
         self._image_names, self._mask_names = _pair(self.images, self.masks)
         self._labels = _labels_of(self.images, self._image_names)
-        self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> picture
+        self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> index of its picture
         if not len(self._sources):
             raise UserError(
                 f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw, --max_yaw"
@@ -67,16 +67,16 @@ class HeadDataset(torch.utils.data.Dataset):
         return image.transpose(2, 0, 1).copy(), mask[None].copy(), self.label(index)
 
     def label(self, index: int) -> np.ndarray:
-        """The camera of one item, mirrored where the item is: float32 [25].  The one law for real and generated views."""
+        """The camera label of an item, mirrored if the item is: float32 [25].  Real and generated views use the same rule."""
         label = torch.from_numpy(self._labels[self._sources[index]])
         return (camera_utils.flip_label(label) if self.is_mirrored(index) else label.clone()).numpy()
 
     def picture_labels(self) -> np.ndarray:
-        """The labels of the pictures that the data set shows, each once and not mirrored: float32 [M, 25]."""
+        """Labels of the pictures that the data set shows, each once and unmirrored: float32 [M, 25]."""
         return self._labels[np.unique(self._sources)]
 
     def item_names(self) -> list[str]:
-        """Each item's picture, by its path in the data set."""
+        """The picture of each item, by its path in the data set."""
         return [self._image_names[source] for source in self._sources]
 
     def is_mirrored(self, index: int) -> bool:
@@ -84,7 +84,7 @@ class HeadDataset(torch.utils.data.Dataset):
         return index >= self._unmirrored
 
     def _check_first(self) -> int:
-        """Size in pixels of the first picture, if it is a sound one."""
+        """Check the first picture and return its size in pixels."""
         name = self._image_names[self._sources[0]]
         height, width = _read(self.images, name, decode_image).shape[:2]
         if height != width or not is_power_of_two(height):
@@ -96,7 +96,7 @@ class HeadDataset(torch.utils.data.Dataset):
 
 
 def select_views(labels: np.ndarray, min_yaw: float, max_yaw: float, back_repeat: int) -> np.ndarray:
-    """Which rows of labels [M, 25] a data set shows, in order: those with |yaw| in range, views from behind repeated."""
+    """Rows of labels [M, 25] that a data set shows, in order: those with |yaw| in range, with views from behind repeated."""
     yaw = camera_utils.yaw_pitch_roll_degrees(torch.from_numpy(labels))[:, 0].abs().numpy()
     repeats = np.where(yaw >= max(BEHIND_DEGREES, min_yaw), back_repeat, 1)
     repeats[(yaw < min_yaw) | (yaw > max_yaw)] = 0
@@ -108,7 +108,7 @@ def _pair(images: Archive, masks: Archive) -> tuple[list[str], list[str]]:
     masks_by_stem = {stem(name): name for name in masks.image_names()}
     names = images.image_names()
     if not names:
-        raise UserError(f"{images.path} holds no pictures")
+        raise UserError(f"{images.path} contains no pictures")
     missing = [name for name in names if stem(name) not in masks_by_stem]
     if missing:
         raise UserError(
@@ -140,7 +140,7 @@ def _labels_of(images: Archive, names: list[str]) -> np.ndarray:
 
 
 def _read(archive: Archive, name: str, decode: Callable[[bytes], PIL.Image.Image]) -> np.ndarray:
-    """A picture as a uint8 array, [H, W, 3] or [H, W]; UserError that says which one cannot be read."""
+    """Read a picture as a uint8 array, [H, W, 3] or [H, W].  Raises UserError with its name if it cannot be read."""
     try:
         return np.asarray(decode(archive.read(name)))
     except UserError as error:
@@ -148,9 +148,9 @@ def _read(archive: Archive, name: str, decode: Callable[[bytes], PIL.Image.Image
 
 
 def global_order(start: int, length: int, seed: int) -> Iterator[int]:
-    """Item numbers of an endless reading of `length` items from position `start` on: a new shuffle each time round.
+    """Yield item numbers of an endless pass over `length` items from position `start` on, reshuffled in each round.
 
-    A function of position and seed alone, so that it can be taken up anywhere and does not depend on who reads it.
+    The order depends only on position and seed, so it can be resumed anywhere and is the same for all readers.
     """
     position = start
     while True:
@@ -161,7 +161,7 @@ def global_order(start: int, length: int, seed: int) -> Iterator[int]:
 
 
 class ShareSampler(torch.utils.data.Sampler):
-    """One process's share of `global_order`: of each `num_shares` runs of `size` items, the run number `share`."""
+    """The share of one process in `global_order`: of each `num_shares` runs of `size` items, run number `share`."""
 
     def __init__(self, length: int, size: int, share: int = 0, num_shares: int = 1, seed: int = 0, start: int = 0):
         self.length = length
@@ -177,15 +177,15 @@ class ShareSampler(torch.utils.data.Sampler):
                 yield index
 
 
-# For other people's scripts; training itself reads `HeadDataset`
+# For other people's scripts; training itself uses `HeadDataset`
 
 
 class ImageFolderDataset(torch.utils.data.Dataset):
-    """Pictures of a folder or zip with their labels, as projectors and metrics of this family read them.
+    """Pictures of a folder or zip with their labels, in the form that projectors and metrics of this family expect.
 
-    An item is (image uint8 [3, H, H], label float32 [label_dim]); without `use_labels` labels are empty.  `max_size` keeps
-    that many pictures, chosen by `random_seed`; `xflip` adds every picture and its camera mirrored, after all others.
-    UserError if there are no pictures, or none of the `resolution` that is asked for.
+    An item is (image uint8 [3, H, H], label float32 [label_dim]); labels are empty without `use_labels`.  `max_size` keeps that
+    many pictures, chosen by `random_seed`; `xflip` adds every picture and its camera mirrored, after all others.  Raises
+    UserError if there are no pictures, or none of the requested `resolution`.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
         self._images = Archive(path)
         self._image_fnames = self._images.image_names()
         if not self._image_fnames:
-            raise UserError(f"{path} holds no pictures")
+            raise UserError(f"{path} contains no pictures")
         self._use_labels = use_labels
         count = len(self._image_fnames)
         chosen = np.arange(count)
@@ -222,7 +222,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
         return self._pixels(self._images, self._image_fnames, decode_image, index), self.get_label(index)
 
     def _pixels(self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int) -> np.ndarray:
-        """A picture or mask, uint8 [C, H, H]."""
+        """Read a picture or mask as uint8 [C, H, H]."""
         pixels = np.atleast_3d(_read(archive, names[self._sources[index]], decode))
         return (pixels[:, ::-1] if index >= self._unmirrored else pixels).transpose(2, 0, 1).copy()
 
@@ -234,7 +234,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
         return self._raw_labels
 
     def get_label(self, index: int) -> np.ndarray:
-        """The label float32 [label_dim] of an item, mirrored where the item is."""
+        """The label float32 [label_dim] of an item, mirrored if the item is."""
         label = self._get_raw_labels()[self._sources[index]]
         if self.has_labels and index >= self._unmirrored:
             return camera_utils.flip_label(torch.from_numpy(label)).numpy()
@@ -242,7 +242,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
 
     @property
     def label_dim(self) -> int:
-        """Numbers in a label: 25, or 0 without labels."""
+        """Number of entries of a label: 25, or 0 without labels."""
         return self._get_raw_labels().shape[1]
 
     @property
@@ -252,7 +252,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
 
     @property
     def has_labels(self) -> bool:
-        """Whether labels say something."""
+        """Whether the labels contain anything."""
         return self.label_dim > 0
 
 

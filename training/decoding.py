@@ -1,4 +1,4 @@
-"""Pictures and masks from files of any kind, as 8 bits of RGB and of coverage."""
+"""Decodes pictures and masks from files of any kind to 8 bits of RGB and of coverage."""
 
 import io
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dnnlib import UserError
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """A picture file of any kind -> RGB, upright by its EXIF orientation; what is transparent becomes black.
+    """Decode a picture file of any kind to RGB, upright by its EXIF orientation, with black where it is transparent.
 
     Raises UserError if it cannot be decoded.
     """
@@ -18,7 +18,7 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def decode_mask(data: bytes) -> Image.Image:
-    """A picture file of any kind -> L, 255 for the head: its alpha, or its luminance where alpha is constant or absent.
+    """Decode a mask file of any kind to L, 255 for the head: its alpha, or its luminance if alpha is constant or absent.
 
     Raises UserError if it cannot be decoded.
     """
@@ -31,15 +31,15 @@ def _decode(data: bytes, convert: Callable[[Image.Image], Image.Image]) -> Image
             picture = convert(_eight_bits(ImageOps.exif_transpose(file)))
     except MemoryError:
         raise
-    except Exception as error:  # the many decoders raise whatever they like on damaged files
+    except Exception as error:  # the many decoders raise all kinds of exceptions for damaged files
         reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else " ".join(str(error).split())
         raise UserError(reason or type(error).__name__) from None
-    picture.info.clear()  # colour profiles and comments of the source do not describe what will be written
+    picture.info.clear()  # colour profiles and comments of the source do not apply to what will be written
     return picture
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, where Pillow would clip it; other modes as they are."""
+    """Scale 16-bit grey to 8 bits, which Pillow would clip.  Other modes are returned unchanged."""
     if picture.mode == "F":
         raise ValueError("its pixels are floats of unknown range; save it with 8 or 16 bits")
     if not picture.mode.startswith("I"):
@@ -66,4 +66,4 @@ def _to_coverage(picture: Image.Image) -> Image.Image:
         least, most = alpha.getextrema()
         if least < most:
             return alpha
-    return picture.convert("RGB").convert("L")  # by way of RGB: palettes and alpha are gone, grey stays what it is
+    return picture.convert("RGB").convert("L")  # going through RGB removes palettes and alpha, and keeps grey as it is

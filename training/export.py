@@ -1,7 +1,8 @@
-"""Write one network of a snapshot to a file of its own, to be handed on: every command takes it as --network.
+"""Write one network of a snapshot to a file of its own, which every command accepts as --network.
 
-MODEL.safetensors holds weights, and its constructor as JSON: no pickle, nothing that could run.  MODEL.json beside it is the
-same JSON for people to read.  MODEL.pkl is a snapshot with nothing else in it, which plain Python loads with the code it needs.
+MODEL.safetensors contains the weights, and the constructor as JSON: no pickle, and nothing that could run.  MODEL.json beside
+it is the same JSON for people to read.  MODEL.pkl is a snapshot with only this network, which plain Python can load together
+with the code it needs.
 
 \b
 Examples:
@@ -28,10 +29,10 @@ SNAPSHOT_SUFFIX = ".pkl"
 
 
 def export_network(network: torch.nn.Module, path: Path, key: str = "G_ema") -> None:
-    """Write `network` to `path` by its suffix: .pkl, or .safetensors with its constructor in the .json beside it.
+    """Write `network` to `path` in the format of its suffix: .pkl, or .safetensors with a .json of its constructor beside it.
 
-    Each file appears whole, the .safetensors only after `load_network` was able to read it back under the name `key`.
-    UserError if it was not, or if the .json there is somebody else's.
+    Each file appears only when it is complete, and the .safetensors only after `load_network` could read it back under the name
+    `key`.  Raises UserError if it could not, or if an existing .json was not written by an export.
     """
     if path.suffix not in (SUFFIX, SNAPSHOT_SUFFIX):
         raise UserError(f"--out {path}: the name must end in {SUFFIX} or {SNAPSHOT_SUFFIX}")
@@ -59,7 +60,7 @@ def export_network(network: torch.nn.Module, path: Path, key: str = "G_ema") -> 
 
 
 def _write_and_read_back(path: Path, content: WeightsFile) -> str:
-    """The JSON in the file that is written; ValueError if it cannot be, or not be loaded."""
+    """Return the JSON in the written file.  Raises ValueError if the file cannot be written or not be loaded."""
     text = weights_file.write(path, content)
     try:
         load_network(path, content.key)

@@ -1,4 +1,4 @@
-"""From tensors to picture files: one rounding rule, one grid, one rule for depth, one way to write."""
+"""Writes tensors as pictures.  Rounding, grids, depth colours and file writing are defined only here."""
 
 import os
 
@@ -14,10 +14,10 @@ JPEG_QUALITY = 95
 
 
 def to_uint8(images: torch.Tensor, low: float = -1.0, high: float = 1.0) -> np.ndarray:
-    """Pictures [N, C, H, W] (C is 1 or 3) with values in [low, high] -> uint8 array [N, H, W, 3].
+    """Convert pictures [N, C, H, W] (C is 1 or 3) with values in [low, high] to a uint8 array [N, H, W, 3].
 
-    `low` becomes 0 and `high` 255, rounded to the nearest (halves up); what is outside is clamped, nan is 0.  One channel
-    is repeated to make grey.
+    `low` becomes 0 and `high` 255, rounded to the nearest level (halves up).  Values outside are clamped, and nan becomes 0.  A
+    single channel is repeated to give grey.
     """
     scaled = (images.detach().to(torch.float32) - low) * (255 / (high - low)) + 0.5
     levels = torch.nan_to_num(scaled, nan=0.0).clamp(0, 255).to(torch.uint8)
@@ -25,15 +25,15 @@ def to_uint8(images: torch.Tensor, low: float = -1.0, high: float = 1.0) -> np.n
 
 
 def from_uint8(levels: torch.Tensor, low: float = -1.0, high: float = 1.0) -> torch.Tensor:
-    """Levels of any shape -> float32 values: 0 becomes `low` and 255 `high`."""
+    """Convert levels of any shape to float32 values, such that 0 becomes `low` and 255 `high`."""
     return levels.to(torch.float32) / (255 / (high - low)) + low
 
 
 def colorize_depth(depth: torch.Tensor, near: float | None = None, far: float | None = None) -> np.ndarray:
-    """Depths [N, 1, H, W] in world units -> grey uint8 array [N, H, W, 3]: `near` is white, `far` is black.
+    """Convert depths [N, 1, H, W] in world units to a grey uint8 array [N, H, W, 3]: `near` is white, `far` is black.
 
-    Limits that are not given are the smallest and the largest finite depth of the batch; give both where several batches
-    are compared, as in a video.
+    The limits default to the smallest and largest finite depth of the batch.  Give both if several batches must be comparable,
+    as in a video.
     """
     if near is None or far is None:
         finite = depth[torch.isfinite(depth)]
@@ -43,9 +43,9 @@ def colorize_depth(depth: torch.Tensor, near: float | None = None, far: float | 
 
 
 def picture(views: dict[str, torch.Tensor], mode: str, depth_range: tuple[float, float] | None = None) -> np.ndarray:
-    """The pictures called `mode` of what a generator returns, as a uint8 array [N, H, W, 3].
+    """Convert the pictures called `mode` in a generator's output to a uint8 array [N, H, W, 3].
 
-    `depth_range` is (near, far) for `image_depth`.  UserError if the generator makes no such picture.
+    `depth_range` is (near, far) for `image_depth`.  Raises UserError if the generator makes no such picture.
     """
     if mode not in views:
         raise UserError(f"this network makes no {mode}; choose from: {', '.join(m for m in IMAGE_MODES if m in views)}")
@@ -55,7 +55,7 @@ def picture(views: dict[str, torch.Tensor], mode: str, depth_range: tuple[float,
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """Pictures [N, H, W, C] -> one picture, row by row with `columns` of them in each; cells left over are black."""
+    """Arrange pictures [N, H, W, C] in one picture, row by row with `columns` per row.  Unused cells are black."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     cells = np.zeros([rows * columns, height, width, channels], dtype=images.dtype)
@@ -65,7 +65,7 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def save_image(image: np.ndarray, path: str | os.PathLike) -> None:
-    """Write a uint8 picture [H, W, 3] or [H, W] as a PNG or JPEG file, by the suffix of `path`; it appears whole."""
+    """Write a uint8 picture [H, W, 3] or [H, W] as PNG or JPEG, by the suffix of `path`.  It appears only when complete."""
     with atomic_path(path) as temporary:
         options = {"quality": JPEG_QUALITY} if temporary.suffix.lower() in (".jpg", ".jpeg") else {}
         PIL.Image.fromarray(image).save(temporary, **options)

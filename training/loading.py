@@ -1,10 +1,10 @@
-"""Networks from snapshots: published ones and our own, without running what is in the file.
+"""Loads networks from published snapshots and our own, without running code from the file.
 
 A snapshot is a pickle of a dictionary with `G`, `D` and `G_ema`; see `torch_utils.persistence` for how it stores a network.
-The file is read as inert records.  A network whose class is known here is built anew from its constructor's arguments, and
-gets the stored tensors; the source in the file is never run, so an old snapshot runs today's code.
+The file is read as inert records.  A network whose class is known here is rebuilt from its constructor's arguments and filled
+with the stored tensors.  The source in the file is never run, so an old snapshot uses today's code.
 
-Files of `training.export` hold a single network, and nothing that could be run; they are rebuilt in the same way.
+Files of `training.export` contain a single network and nothing that could run.  They are rebuilt in the same way.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ from training.weights_file import MAX_TENSORS, WeightsFile
 NETWORKS = ("G", "D", "G_ema")
 _CLASSES = (TriPlaneGenerator, Generator, DualDiscriminator, MaskDualDiscriminator, MaskDualDiscriminatorV2, AugmentPipe)
 _KNOWN_CLASSES = {known.__name__: known for known in _CLASSES}  # snapshots store no module
-KEPT_ATTRIBUTES = ("rendering_kwargs", "neural_rendering_resolution")  # what scripts change after construction
-# Far above what there is.  Without them, a small file could describe more than there is memory for.
+KEPT_ATTRIBUTES = ("rendering_kwargs", "neural_rendering_resolution")  # scripts change these after construction
+# Limits far above what networks need.  Without them, a small file could describe something that does not fit into memory.
 _MAX_ENTRIES, _MAX_NAME, _MAX_NUMBER = 20, 500, 2**20
 _SUPERRESOLUTION = {f"{superresolution.__name__}.{name}" for name in superresolution.LAYOUTS}
-_ADVICE = "--trust-pickle allows it and runs the code in the file: only for files whose author you trust"
+_ADVICE = "--trust-pickle allows it by running the code in the file; use it only if you trust the author"
 
 
 def load_network(
@@ -50,11 +50,11 @@ def load_network(
     device: torch.device | str | None = None,
     trust_pickle: bool = False,
 ) -> torch.nn.Module:
-    """The network `key` of a snapshot or exported file on `device` (the CPU for None): evaluation mode, no gradients.
+    """Load the network `key` of a snapshot or exported file onto `device` (default: CPU), in evaluation mode without gradients.
 
-    Nothing in the file is executed and only this network is built.  `trust_pickle` unpickles a snapshot as it is instead,
-    code included, which also loads classes that are not known here.  UserError if there is no such network, or the file is
-    missing, damaged, or wants something that is not known.
+    Nothing in the file is executed, and only this network is built.  `trust_pickle` instead unpickles the snapshot with the
+    code in it, which also loads classes that are not known here.  Raises UserError if there is no such network, or if the file
+    is missing, damaged or asks for something unknown.
     """
     with _errors_in_one_line(path_or_url):
         entries = _entries(path_or_url, trust_pickle)
@@ -62,12 +62,12 @@ def load_network(
             raise ValueError(f"there is no {key!r} in it, only {', '.join(map(str, entries)) or 'nothing'}")
         network = entries[key]()
         if not isinstance(network, torch.nn.Module):
-            raise ValueError(f"{key!r} in it is not a network but of type {type(network).__name__}")
+            raise ValueError(f"its entry {key!r} is not a network but of type {type(network).__name__}")
         return _at_rest(network).to(device or "cpu")
 
 
 def stored_names(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> list[str]:
-    """What a snapshot or exported file holds, by name; UserError as for `load_network`."""
+    """Names of the entries of a snapshot or exported file.  Raises UserError like `load_network`."""
     with _errors_in_one_line(path_or_url):
         return list(_entries(path_or_url, trust_pickle))
 
@@ -75,10 +75,10 @@ def stored_names(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> 
 def load_snapshot(
     path_or_url: str | os.PathLike, trust_pickle: bool = False, required: tuple[str, ...] = NETWORKS
 ) -> dict[str, Any]:
-    """What can be rebuilt of a snapshot: its networks on the CPU, as by `load_network`, and plain values.
+    """Load what can be rebuilt of a snapshot: its networks on the CPU, as by `load_network`, and plain values.
 
-    Entries that cannot be rebuilt, such as another project's augmentation, are left out unless they are `required`.
-    UserError as for `load_network`.
+    Entries that cannot be rebuilt, such as another project's augmentation, are left out unless they are `required`.  Raises
+    UserError like `load_network`.
     """
     with _errors_in_one_line(path_or_url):
         snapshot = {}
@@ -102,7 +102,7 @@ def _at_rest(network: torch.nn.Module) -> torch.nn.Module:
 
 @contextlib.contextmanager
 def _errors_in_one_line(path_or_url: str | os.PathLike) -> Iterator[None]:
-    """Turn what is wrong with a file's content, said as a ValueError, into a UserError that names the file."""
+    """Turn a ValueError about the content of a file into a UserError that names the file."""
     try:
         yield
     except inert_pickle.RefusedName as error:
@@ -113,19 +113,19 @@ def _errors_in_one_line(path_or_url: str | os.PathLike) -> Iterator[None]:
         reason = str(error)
     else:
         return
-    # Names come from the file: neither line breaks nor a terminal's control characters.
+    # Names come from the file, so line breaks and control characters are removed.
     raise UserError(f"{path_or_url}: {''.join(c if c.isprintable() else ' ' for c in reason[:600])}")
 
 
 def _entries(path_or_url: str | os.PathLike, trust_pickle: bool) -> dict[str, Callable[[], Any]]:
-    """What is in the file, by name, each as a function that builds it."""
+    """The entries of the file by name, each as a function that builds it."""
     with open_url(path_or_url) as file:
         if weights_file.is_weights_file(file):
             stored = weights_file.read(file.name)
             return {stored.key: functools.partial(_rebuild_exported, stored)}
         content = _unpickle(file) if trust_pickle else _read_inert(file)
     if not isinstance(content, dict) or len(content) > _MAX_ENTRIES:
-        raise ValueError(f"it is not a snapshot: it holds a {type(content).__name__}, not a small dictionary of networks")
+        raise ValueError(f"it is not a snapshot: it contains a {type(content).__name__}, not a small dictionary of networks")
     return {key: functools.partial(_itself if trust_pickle else _rebuild, item) for key, item in content.items()}
 
 
@@ -154,15 +154,15 @@ def _unpickle(file: BinaryIO) -> Any:
 
 
 class _Stored(NamedTuple):
-    """An object of a snapshot."""
+    """An object in a snapshot."""
 
     class_name: str
     state: dict[str, Any]  # its attributes
-    source: str  # the text of its module, or nothing
+    source: str  # the source of its module, or an empty string
 
 
 def _stored(record: Any) -> _Stored:
-    """What a record of a module says; ValueError if it is something else."""
+    """Interpret the record of a module.  Raises ValueError if it is something else."""
     try:
         if record.name != inert_pickle.PERSISTENT_OBJECT:
             stored = _Stored(record.name.rpartition(".")[2], record.state, "")
@@ -173,11 +173,11 @@ def _stored(record: Any) -> _Stored:
             return stored
     except (AttributeError, IndexError, KeyError, TypeError):
         pass
-    raise ValueError("an object in it is stored in a way that is not known")
+    raise ValueError("one of its objects is stored in an unknown way")
 
 
 def _rebuild(item: Any) -> Any:
-    """The network or plain value that an entry of a snapshot stands for."""
+    """Build the network or plain value that an entry of a snapshot describes."""
     if not isinstance(item, Record) or item.name in inert_pickle.CONVERSIONS:
         return inert_pickle.value(item)
     stored = _stored(item)
@@ -189,7 +189,7 @@ def _rebuild(item: Any) -> Any:
     args, kwargs = inert_pickle.value((stored.state.get("_init_args", ()), stored.state.get("_init_kwargs", {})))
     attributes = {name: inert_pickle.value(stored.state[name]) for name in KEPT_ATTRIBUTES if name in stored.state}
     if _has_mended_planes(stored):
-        # Settings go where networks go: into snapshots, exported files, and what is built anew from them.
+        # Settings travel with the network: into snapshots, exported files, and whatever is rebuilt from them.
         for settings in (kwargs, attributes):
             if isinstance(settings.get("rendering_kwargs"), dict):
                 settings["rendering_kwargs"][MENDED_PLANES] = True
@@ -197,7 +197,7 @@ def _rebuild(item: Any) -> Any:
 
 
 def _rebuild_exported(stored: WeightsFile) -> torch.nn.Module:
-    """The network of an exported file."""
+    """Build the network of an exported file."""
     known = _KNOWN_CLASSES.get(stored.class_name)
     if known is None:
         raise ValueError(f"its class {stored.class_name[:100]!r} is not known here")
@@ -209,9 +209,9 @@ def _rebuild_exported(stored: WeightsFile) -> torch.nn.Module:
 
 
 def _assemble(known: type, args: tuple, kwargs: dict, attributes: dict, tensors: dict) -> torch.nn.Module:
-    """A network of a known class from what a file says of it."""
+    """Build a network of a known class from the arguments, attributes and tensors in a file."""
     if not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise ValueError("some of its parameters are no tensors")
+        raise ValueError("some of its parameters are not tensors")
     _check_numbers(args, kwargs, attributes)
     storages = (tensor.untyped_storage() for tensor in tensors.values())
     stored_bytes = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
@@ -224,7 +224,7 @@ def _assemble(known: type, args: tuple, kwargs: dict, attributes: dict, tensors:
 
 
 def _has_mended_planes(stored: _Stored) -> bool:
-    """Whether the renderer that a published generator holds is that of later EG3D code."""
+    """Whether a published generator contains the renderer of later EG3D code."""
     modules = stored.state.get("_modules")
     record = modules.get("renderer") if isinstance(modules, dict) else None
     axes = None if record is None else inert_pickle.value(_stored(record).state.get("plane_axes"))
@@ -232,7 +232,7 @@ def _has_mended_planes(stored: _Stored) -> bool:
 
 
 def _tensors(record: Record) -> dict[str, Record]:
-    """The records of all parameters and persistent buffers below a module, by state-dict name."""
+    """Records of all parameters and persistent buffers of a module and its children, by state-dict name."""
     found, seen, pending = {}, set(), [("", record)]
     while pending:
         prefix, module = pending.pop()
@@ -249,7 +249,7 @@ def _tensors(record: Record) -> dict[str, Record]:
                 if child is not None:
                     pending.append((_joined(prefix, name) + ".", child))
         except (AttributeError, KeyError, TypeError):
-            raise ValueError(f"its module {prefix[:100]!r} is stored in a way that is not known") from None
+            raise ValueError(f"its module {prefix[:100]!r} is stored in an unknown way") from None
         if len(found) > MAX_TENSORS:
             raise ValueError(f"it has more than {MAX_TENSORS} tensors, far more than any network of this family")
     return found
@@ -262,13 +262,13 @@ def _joined(prefix: str, name: str) -> str:
 
 
 class _WithoutDraws(TorchFunctionMode):
-    """Inside, torch.randn draws nothing: the numbers are going to be overwritten.
+    """Keeps torch.randn from drawing numbers inside this block, since they will be overwritten.
 
-    So loading takes little time and leaves the random generators alone.  And since the sizes come from a file, tensors of
-    more than `limit` numbers altogether (give or take some millions) raise ValueError before there is memory for them.
+    Loading is therefore fast and does not affect the random generators.  Because sizes come from a file, tensors with more than
+    `limit` numbers in total (give or take some millions) raise ValueError before they are allocated.
     """
 
-    _OVERHEAD = 2**12  # what a tensor costs besides its numbers, so that many empty ones count too
+    _OVERHEAD = 2**12  # cost of a tensor besides its numbers, so that many empty ones count too
     _SLACK = 2**24
 
     def __init__(self, limit: int):
@@ -286,10 +286,10 @@ class _WithoutDraws(TorchFunctionMode):
 
 
 def _construct(known: type, args: tuple, kwargs: dict[str, Any], limit: int) -> torch.nn.Module:
-    """An object of a known class with arguments from a file, and tensors to be filled."""
+    """Construct an object of a known class from the arguments in a file.  Its tensors will be filled later."""
     try:
         rendering_kwargs = inspect.signature(known).bind(*args, **kwargs).arguments.get("rendering_kwargs", {})
-        # This argument names a class: the one place where a file could choose what is called.
+        # This argument names a class.  It is the only place where a file could choose what is called.
         module = rendering_kwargs.get("superresolution_module")
         if module is not None and module not in _SUPERRESOLUTION:
             raise inert_pickle.RefusedName(str(module))
@@ -302,7 +302,7 @@ def _construct(known: type, args: tuple, kwargs: dict[str, Any], limit: int) -> 
 
 
 def _check_numbers(*arguments: Any) -> None:
-    """ValueError if there is a number in the arguments that could only be meant to exhaust time or memory."""
+    """Raise ValueError if the arguments contain a number that can only be meant to exhaust time or memory."""
     pending, seen = list(arguments), set()
     while pending:
         item = pending.pop()
@@ -314,7 +314,7 @@ def _check_numbers(*arguments: Any) -> None:
 
 
 def _fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
-    """Give `network` its tensors; ValueError unless names and shapes agree."""
+    """Copy the stored tensors into `network`.  Raises ValueError unless names and shapes agree."""
     wanted = network.state_dict()
     problems = [f"{name} is missing" for name in wanted if name not in tensors]
     problems += [f"{name} has no place" for name in tensors if name not in wanted]
@@ -330,7 +330,7 @@ def _fill(network: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def _set_attribute(network: torch.nn.Module, name: str, value: Any) -> None:
-    """Set an attribute to `value` in the type that it has in a new network; old snapshots have plain dictionaries."""
+    """Set an attribute, converted to the type it has in a new network, because old snapshots store plain dictionaries."""
     kind = type(getattr(network, name))
     try:
         setattr(network, name, kind(value))

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: grids of pictures, a line and a record per tick, TensorBoard events."""
+"""Records a run for its user: grids of pictures, a line and a record per tick, and TensorBoard events."""
 
 import contextlib
 import json
@@ -15,11 +15,11 @@ from training.dataset import HeadDataset
 from training.images import IMAGE_MODES, picture, save_image, tile
 
 GRID_COLUMNS = 4
-GRID_ROWS = {"cuda": 6, "cpu": 2}  # a grid costs as much as a few steps on either
+GRID_ROWS = {"cuda": 6, "cpu": 2}  # on either device, a grid takes as long as a few steps
 
 
 class Grids:
-    """The same faces seen by the same cameras every time: those of the first pictures of a shuffled data set."""
+    """Grids of pictures that always show the same faces and cameras: those of the first pictures of a shuffled data set."""
 
     def __init__(self, dataset: HeadDataset, z_dim: int, device: torch.device, seed: int):
         count = GRID_COLUMNS * GRID_ROWS[device.type]
@@ -37,7 +37,7 @@ class Grids:
 
     @torch.no_grad()
     def save_fakes(self, run_dir: Path, name: str, G: torch.nn.Module, batch: int) -> None:
-        """Write NAME.png, NAME_raw.png, NAME_depth.png and NAME_mask.png of what `G` makes, `batch` faces at a time."""
+        """Render with `G`, `batch` faces at a time, and write NAME.png, NAME_raw.png, NAME_depth.png and NAME_mask.png."""
         parts = [G(z, c, noise_mode="const") for z, c in zip(self.z.split(batch), self.c.split(batch))]
         views = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         for mode in IMAGE_MODES:
@@ -46,9 +46,9 @@ class Grids:
 
 
 class StatsWriter:
-    """stats.jsonl, a line per tick, and TensorBoard events where that package is installed.
+    """Writes stats.jsonl, with a line per tick, and TensorBoard events if that package is installed.
 
-    Records that an earlier process made of what is after `nimg` images are dropped: they will come again.
+    Records that an earlier process wrote after `nimg` images are dropped, because they will be written again.
     """
 
     def __init__(self, run_dir: Path, nimg: int):
@@ -64,9 +64,9 @@ class StatsWriter:
             self._events = SummaryWriter(run_dir, purge_step=nimg // 1000 + 1 if nimg else None)
 
     def write(self, stats: dict[str, Any], nimg: int) -> None:
-        """Add `stats`, name -> {num, mean, std}, as of `nimg` images; what is not finite becomes null.
+        """Add `stats`, name -> {num, mean, std}, for `nimg` images.  Values that are not finite become null.
 
-        Raises OSError if it cannot be written.
+        Raises OSError if the files cannot be written.
         """
         record = {
             name: {key: number if math.isfinite(number) else None for key, number in s.items()} for name, s in stats.items()
@@ -79,7 +79,7 @@ class StatsWriter:
             self._events.flush()
 
     def close(self) -> None:
-        """Close both."""
+        """Close both files."""
         with contextlib.suppress(OSError):
             self._file.close()
         if self._events is not None:
@@ -88,7 +88,7 @@ class StatsWriter:
 
 
 def _drop_later_records(path: Path, nimg: int) -> None:
-    """Keep the lines of a stats.jsonl up to `nimg` images; the last may be half a line, of a process that was killed."""
+    """Keep the lines of a stats.jsonl up to `nimg` images.  The last line may be incomplete if its process was killed."""
     if not path.exists():
         return
     kept = []

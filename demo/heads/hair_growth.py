@@ -310,9 +310,9 @@ def grow_strands(
 
 
 def clear_strands(points: np.ndarray, clearance: np.ndarray, site: Site) -> np.ndarray:
-    """Push strands [n, k, 3] out of the body where they may be inside.
+    """Push strands [n, k, 3] out of the body where they may be inside, and leave their roots in place.
 
-    That is where `clearance` [n, k], a lower bound of their distance, is below the margin.  Roots stay.
+    `clearance` [n, k] is a lower bound of their distance; points may be inside if it is below the margin.
     """
     points = points.copy()
     doubtful = clearance < 2 * SKIN_MARGIN

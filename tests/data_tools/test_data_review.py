@@ -1,4 +1,4 @@
-"""Data that is wrong does not train: what `train.py` refuses before the first step, and what it only says."""
+"""Faulty data: what `train.py` refuses before the first step, and what it only reports."""
 
 import json
 
@@ -20,7 +20,7 @@ YAWS = (-150, -90, -40, 35, 80, 120, 170, 60)
 
 @pytest.fixture
 def data_set(tmp_path):
-    """A sound data set as two folders, open to planted faults."""
+    """A sound data set as two folders, into which tests plant faults."""
     folders = []
     for archive in write_data_set(tmp_path, YAWS):
         folder = tmp_path / archive.stem
@@ -33,7 +33,7 @@ def data_set(tmp_path):
 
 
 def change_labels(images, change, count):
-    """Replace the first `count` labels by what `change` makes of (cam2world, intrinsics)."""
+    """Replace the first `count` labels by the result of `change` for (cam2world, intrinsics)."""
     path = images / "dataset.json"
     labels = json.loads(path.read_text())["labels"]
     for entry in labels[:count]:

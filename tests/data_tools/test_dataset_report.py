@@ -20,7 +20,7 @@ YAWS = [-170, -100, -40, -5, 5, 50, 130, 175]  # degrees
 
 @pytest.fixture
 def data(tmp_path):
-    """A sound data set of pictures from all around in img/ and seg/."""
+    """A sound data set of pictures from all sides in img/ and seg/."""
     for place in ("img", "seg"):
         (tmp_path / place).mkdir()
     for index in range(len(YAWS)):

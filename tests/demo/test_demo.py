@@ -1,4 +1,4 @@
-"""The demo: commands it runs, the sheet that compares, and the whole of it on few frames."""
+"""The demo: the commands it runs, the sheet that compares, and all of it with few frames."""
 
 from pathlib import Path
 

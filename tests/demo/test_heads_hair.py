@@ -28,7 +28,7 @@ GROWING = [name for name, style in STYLES.items() if style.count]
 
 
 def ellipsoid(centre, axes, steps):
-    """A closed mesh of quads on an ellipsoid: a cube, subdivided and blown up."""
+    """A closed mesh of quads on an ellipsoid: a subdivided and inflated cube."""
     vertices = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
     faces = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
     for _ in range(steps):

@@ -58,7 +58,7 @@ def deadly_at_1(sitting):
 
 
 def deadly_once(sitting):
-    """Dies the first time it is called at all; the file that says so lies where the tests are run in."""
+    """Dies the first time it is called; a file in the working directory records that."""
     try:
         Path("died-once").touch(exist_ok=False)
     except FileExistsError:

@@ -36,7 +36,7 @@ def torgb():
 
 
 def ball(grids, points, density_noise=0):
-    """A field that is solid in the ball, with smooth sides, and coloured by the point's place in the box."""
+    """A field that is solid inside a ball, with a smooth border, and coloured by the position in the box."""
     distance = (points - torch.tensor(CENTRE)).norm(dim=-1, keepdim=True)
     return 1000 * (RADIUS - distance) + shapes.DEFAULT_LEVEL, (points + 0.5).repeat(1, 1, 11)[..., :32]
 
@@ -171,7 +171,7 @@ def test_what_floats_about_the_head_is_left_out(ball_face):
 
 
 def test_colours_are_those_of_the_raw_picture(torgb):
-    """Where the head is opaque and of one colour, the picture shows the colour that a vertex there would have."""
+    """Where the head is opaque and has a uniform colour, the picture shows the colour of a vertex there."""
     face = synthesis.prepare(torgb, torch.full([1, torgb.backbone.num_ws, torgb.w_dim], 0.1))
     features = torch.linspace(-0.2, 0.2, 32)
 

@@ -1,4 +1,4 @@
-"""Meshes: triangles on a raster, pieces that do not overlap, colours in their places, and a .glb that others open."""
+"""Meshes: rasterised triangles, pieces without overlap, colours in the right places, and a .glb that other tools open."""
 
 import json
 import math
@@ -204,7 +204,7 @@ def read_glb(path):
 
 
 def closed(mesh):
-    """The mesh with the vertices joined that its texture has twice."""
+    """The mesh with the vertices merged that its texture duplicates."""
     mesh = mesh.copy()
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     return mesh

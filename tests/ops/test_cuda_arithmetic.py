@@ -1,4 +1,4 @@
-"""The CUDA kernels and their binding, run on the CPU by a header that stands in for CUDA, against plain PyTorch."""
+"""The CUDA kernels and bindings, run on the CPU with a header that imitates CUDA, compared with plain PyTorch."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def kernels():
 
 @pytest.fixture(autouse=True)
 def dispatch(kernels, monkeypatch):
-    """Lets the ops take CPU tensors for those of a GPU; "ref" still stands for plain PyTorch."""
+    """Lets the ops treat CPU tensors as GPU tensors; "ref" still selects plain PyTorch."""
 
     def compiled(*tensors, half=False):
         dtypes = {tensor.dtype for tensor in tensors if tensor is not None}

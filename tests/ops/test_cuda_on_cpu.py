@@ -1,4 +1,4 @@
-"""The header that stands in for CUDA finds the errors that it is there to find: planted ones, in the project's own kernels."""
+"""The header that imitates CUDA finds the errors it exists for: planted ones, in the project's own kernels."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ ORDERS = ({}, {"FIBERS_BACKWARDS": "1"})
 
 
 def errors_found(folder, old="", new=""):
-    """What the check program says, in both orders of threads, after `old` has become `new` in the kernels, everywhere."""
+    """Output of the check program, in both orders of threads, after replacing `old` by `new` in all kernels."""
     compiler = os.environ.get("CXX", "c++")
     if shutil.which(compiler) is None:
         pytest.skip("no C++ compiler")

@@ -1,4 +1,4 @@
-"""The table of ops: every compiled op is in it, and agrees with plain PyTorch; what the comparison would notice."""
+"""The table of ops: every compiled op is in it and agrees with plain PyTorch, and the comparison detects errors."""
 
 import os
 import re
@@ -32,7 +32,7 @@ def test_every_compiled_op_has_an_example():
 @pytest.mark.parametrize("wrong", ["value", "gradient", "second"])
 def test_a_wrong_result_is_seen(wrong):
     class Square(torch.autograd.Function):
-        """x² as the mode asks, with a mistake where there is one."""
+        """x², with an error in the compiled mode if one is planted."""
 
         @staticmethod
         def forward(ctx, x):

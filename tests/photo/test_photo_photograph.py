@@ -14,7 +14,7 @@ from photo.photograph import Photo, read_photo
 
 
 def ramp(width=200, height=160):
-    """Red grows with x and green with y, one level a pixel: a colour says where it was."""
+    """Red grows with x and green with y, one level per pixel, so a colour shows its origin."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([x, y, np.full_like(x, 60)], axis=-1).astype(np.uint8))
 

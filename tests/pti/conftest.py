@@ -20,7 +20,7 @@ YAWS = (0.0, 60.0, 180.0)  # degrees, of the photos
 
 @pytest.fixture(scope="session")
 def generator():
-    """A generator of heads that renders raw pictures of 16 pixels with 4 + 4 samples on a ray, and pictures of 128."""
+    """A generator of heads that renders raw pictures of 16 pixels with 4 + 4 samples per ray, and pictures of 128."""
     return small_generator(4, triplane_size=32)
 
 
@@ -60,7 +60,7 @@ def target(photos):
 
 @pytest.fixture
 def unchanged(generator):
-    """Fails if the test leaves the generator other than it was."""
+    """Fails if the test changes the generator."""
     before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
     settings, size = dict(generator.rendering_kwargs), generator.neural_rendering_resolution
     yield

@@ -199,7 +199,7 @@ def test_a_damaged_latent_is_one_line_and_without_it_all_is_done_anew(done, netw
 
 
 def test_two_runs_in_one_folder_do_not_collide(done, network, photos):
-    """Not even --restart touches what another process works on."""
+    """Not even --restart touches a folder that another process is using."""
     folder, _ = done
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     args = ("--network", network, "--target_img", photos, "--outdir", folder.parent.parent, *FEW, "--restart", "true")

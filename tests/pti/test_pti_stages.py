@@ -1,4 +1,4 @@
-"""Projection and tuning on a tiny network: they come closer to the photo, and leave alone what is the caller's."""
+"""Projection and tuning on a tiny network: they get closer to the photo, and do not modify the caller's objects."""
 
 import dataclasses
 import functools
@@ -193,7 +193,7 @@ def test_the_generator_comes_back_after_a_failure_too(generator, target, pivot, 
 
 @pytest.mark.parametrize("name", ["locality", "back_prior"])
 def test_what_shall_stay_stays_closer(generator, target, pivot, name):
-    """A heavy weight on the anchors keeps what they show nearer to what it was."""
+    """A large weight on the anchors keeps their pictures closer to the original ones."""
     off = {}
     for weight in (0.0, 100.0):
         held, probed = ({"locality": 0.0, "back_prior": 0.0, name: value} for value in (weight, 1.0))
@@ -219,7 +219,7 @@ def test_unseen_cameras_are_on_the_other_sides():
 
 
 def test_a_network_without_masks_and_background_is_inverted_too(target):
-    """EG3D's generator: masks weigh the photo, and there is no silhouette to hold."""
+    """EG3D's generator: masks weight the photo, and there is no silhouette term."""
     kwargs = json.loads((Path(__file__).parent.parent / "golden" / "eg3d_small_kwargs.json").read_text())
     kwargs["rendering_kwargs"].update(depth_resolution=4, depth_resolution_importance=4)
     G = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
