@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 import json
 import subprocess
 import sys
@@ -99,7 +100,7 @@ class _Watched(Trainer):
 
 
 def steps(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Steps of the 512-pixel command of docs/training.md at batch 4: seconds, peak memory, gradients."""
+    """Steps of the 512-pixel command of docs/training.md at batch 4, and a sheet: seconds, peak memory, gradients."""
     options = dict(batch=4, density_noise_fade_kimg=200, back_repeat=4)
     small = dict(PRESETS["cpu"], cbase=1024, cmax=16, depth_resolution=4, depth_resolution_importance=4, preset="cpu")
     changes = small if setting.quick else PHOTOS
@@ -110,21 +111,28 @@ def steps(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
         try:
             for _ in range(STEPS):
                 trainer.norms = {}
-                if setting.device.type == "cuda":
-                    torch.cuda.reset_peak_memory_stats(setting.device)
-                start = time.perf_counter()
-                trainer.step()
-                measure.wait_for(setting.device)
-                seconds = time.perf_counter() - start
-                rows.append(dict(seconds=seconds, peak_gib=peak_memory_gb(setting.device), norms=trainer.norms))
+                rows.append(dict(_seconds_and_peak(trainer.step, setting.device), norms=trainer.norms))
                 print(f"step {len(rows)}: {rows[-1]}", flush=True)
+            pictures = functools.partial(trainer.grids.save_fakes, Path(run_dir), "fakes", trainer.G_ema, options["batch"])
+            sheet = _seconds_and_peak(pictures, setting.device)
+            print(f"sheet of pictures: {sheet}")
         finally:
             trainer.close()
     finite = all(norm < float("inf") for row in rows for norm in row["norms"].values())  # false for NaN too
     weights = [tensor for module in (trainer.G, trainer.D, trainer.G_ema) for tensor in module.state_dict().values()]
     finite &= all(bool(tensor.isfinite().all()) for tensor in weights if tensor.is_floating_point())
     print(f"gradients and weights are {'' if finite else 'NOT '}finite")
-    return dict(steps=rows, finite=finite), finite
+    return dict(steps=rows, sheet=sheet, finite=finite), finite
+
+
+def _seconds_and_peak(work: Callable[[], Any], device: torch.device) -> dict[str, float]:
+    """Of what `work` does; on a GPU its own peak, on the CPU that of the process so far."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    start = time.perf_counter()
+    work()
+    measure.wait_for(device)
+    return dict(seconds=time.perf_counter() - start, peak_gib=peak_memory_gb(device))
 
 
 def profile(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,27 @@ class Grids:
     @torch.no_grad()
     def save_fakes(self, run_dir: Path, name: str, G: torch.nn.Module, batch: int) -> None:
         """Render with `G`, `batch` faces at a time, and write NAME.png, NAME_raw.png, NAME_depth.png and NAME_mask.png."""
-        parts = [G(z, c, noise_mode="const") for z, c in zip(self.z.split(batch), self.c.split(batch))]
+        with _without_trials():
+            parts = [G(z, c, noise_mode="const") for z, c in zip(self.z.split(batch), self.c.split(batch))]
         views = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         for mode in IMAGE_MODES:
             path = run_dir / f"{name}{mode.removeprefix('image')}.png"
             save_image(tile(picture(views, mode), GRID_COLUMNS), path)
+
+
+@contextlib.contextmanager
+def _without_trials() -> Iterator[None]:
+    """Inside, cuDNN takes the convolutions that it thinks best, and does not try them all out.
+
+    A trial takes whatever memory is free, and a sheet of pictures is too rare to be worth it: its convolutions are grouped, and
+    no step of training has such.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 class StatsWriter:
