@@ -30,11 +30,20 @@ class LatentMeans(NamedTuple):
     shift: torch.Tensor  # [3]
 
 
+class Observed(NamedTuple):
+    """Of samples that were made for the discriminator, and of the real ones beside them, what tells how a run goes."""
+
+    shift: torch.Tensor  # [N, 3]: of the cameras
+    fake_coverage: torch.Tensor  # [N]: the mean of each mask
+    real_coverage: torch.Tensor  # [N]
+
+
 class Outcome(NamedTuple):
     """What a phase comes to besides gradients."""
 
     loss: torch.Tensor  # the sum of its terms, a scalar without gradient
     means: LatentMeans | None = None  # where fakes were made for the discriminator
+    observed: Observed | None = None  # likewise
 
 
 def blur(images: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -123,7 +132,7 @@ class StyleGAN2Loss:
             raise ValueError(f"phase is one of {', '.join(PHASES)}, not {phase!r}")
         now = self.moment(cur_nimg)
         main, regular = phase.endswith(("main", "both")), phase.endswith(("reg", "both"))
-        losses, means = [], None
+        losses, means, observed = [], None, None
         if phase.startswith("G"):
             if main:
                 losses.append(self._generator_main(gen_z, gen_c, now, gain))
@@ -136,10 +145,12 @@ class StyleGAN2Loss:
                     with torch.no_grad():
                         fakes, ws, shift = self.generate(gen_z, gen_c, now)
                     means = LatentMeans(ws[:, 0].mean(dim=0), shift.mean(dim=0))
+                    coverages = (masks.mean(dim=(1, 2, 3)) for masks in (fakes["image_mask"], real_seg))
+                    observed = Observed(shift, *coverages)
                 fake_loss = self._discriminator_fake(fakes, gen_c, gain)
                 losses.append(fake_loss)
             losses.append(self._discriminator_real(real_img, real_seg, real_c, now, gain, fake_loss, regular))
-        return Outcome(torch.stack(losses).sum(), means)
+        return Outcome(torch.stack(losses).sum(), means, observed)
 
     # The networks as the losses see them
 

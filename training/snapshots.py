@@ -15,6 +15,7 @@ from dnnlib.util import atomic_path
 from training.dataset import HeadDataset
 from training.images import IMAGE_MODES, picture, save_image, tile
 
+STATS_NAME = "stats.jsonl"
 GRID_COLUMNS = 4
 GRID_ROWS = {"cuda": 6, "cpu": 2}  # on either device, a grid takes as long as a few steps
 
@@ -69,9 +70,8 @@ class StatsWriter:
     """
 
     def __init__(self, run_dir: Path, nimg: int):
-        path = run_dir / "stats.jsonl"
-        _drop_later_records(path, nimg)
-        self._file = open(path, "a", encoding="utf-8")
+        _drop_later_records(run_dir, nimg)
+        self._file = open(run_dir / STATS_NAME, "a", encoding="utf-8")
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
@@ -104,17 +104,26 @@ class StatsWriter:
                 self._events.close()
 
 
-def _drop_later_records(path: Path, nimg: int) -> None:
-    """Keep the lines of a stats.jsonl up to `nimg` images.  The last line may be incomplete if its process was killed."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+def read_stats(run_dir: Path) -> list[dict[str, Any]]:
+    """The records of a run's stats.jsonl, name -> {num, mean, std}, `nimg` and `timestamp`; none where there is no file.
+
+    They end at a damaged line: the last may be half a line, of a process that was killed or is writing.
+    """
+    path, records = run_dir / STATS_NAME, []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
-            if json.loads(line)["nimg"] > nimg:
-                break
-        except (ValueError, KeyError):
+            record = json.loads(line)
+            record["nimg"]
+        except (ValueError, KeyError, TypeError):
             break
-        kept.append(line + "\n")
-    with atomic_path(path) as temporary:
+        records.append(record)
+    return records
+
+
+def _drop_later_records(run_dir: Path, nimg: int) -> None:
+    """Keep the records up to `nimg` images."""
+    if not (run_dir / STATS_NAME).exists():
+        return
+    kept = [json.dumps(record) + "\n" for record in read_stats(run_dir) if record["nimg"] <= nimg]
+    with atomic_path(run_dir / STATS_NAME) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

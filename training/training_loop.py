@@ -29,6 +29,8 @@ from dnnlib.util import (
 )
 from torch_utils import distributed, misc, training_stats
 from torch_utils.device import peak_memory_gb, select_device
+from training import watching
+from training.alarms import Alarms
 from training.augment import AugmentPipe, adjusted_p
 from training.batches import Batch, BatchSource
 from training.checkpoint import load_state, save_snapshot, save_state, state_paths
@@ -38,7 +40,7 @@ from training.loading import load_network, stored_names
 from training.loss import Outcome
 from training.run_folder import LOG_NAME, OPTIONS_NAME, find_unfinished, lock_run
 from training.schedules import ema_decay
-from training.snapshots import Grids, StatsWriter
+from training.snapshots import Grids, StatsWriter, read_stats
 
 GRADIENT_LIMIT = 1e5  # what infinities in a gradient become
 SKIPPED_STEPS_LIMIT = 20  # steps without a finite loss before a run in which most are so is given up
@@ -176,7 +178,11 @@ class Trainer:
         self.source = BatchSource(self.dataset, self.config, self.device, self.rank, self.num_shares, self.nimg)
         if self.rank == 0:
             self.grids = Grids(self.dataset, self.G.z_dim, self.device, self.config.seed)
+            self.probe = watching.Probe(self.dataset, self.grids.images, self.G_ema, self.device, self.config.seed)
             self.writer = StatsWriter(run_dir, self.nimg)
+            self.alarms = Alarms()
+            for record in read_stats(run_dir):  # what it has said is not said again
+                self.alarms.add(record, record["nimg"])
             self._announce()
             self.grids.save_reals(run_dir)
 
@@ -314,6 +320,8 @@ class Trainer:
                 cur_nimg=self.nimg,
             )
             outcomes.append(outcome)
+            if outcome.observed is not None:
+                watching.report_observed(outcome.observed, self.G.grid_model.self_adaptive_camera)
         phase.module.requires_grad_(False)
         self._average(phase, outcomes)
         phase.optimizer.step()
@@ -331,6 +339,7 @@ class Trainer:
         if means:
             parts += [torch.stack(rows).sum(dim=0) for rows in zip(*means)]  # w, shift
         flat = distributed.sum_over_ranks(torch.cat(parts)).div_(self.config.rounds * self.num_shares)
+        watching.report_gradients(phase.name, flat[: sum(p.grad.numel() for p in parameters)])
         torch.nan_to_num(flat, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=flat)
         *gradients, bad, w, shift = flat.split([part.numel() for part in parts] + ([] if means else [0, 0]))
         skip = bad > 0
@@ -357,7 +366,9 @@ class Trainer:
     # Ticks
 
     def tick(self) -> None:
-        """A line and a record of how it goes."""
+        """A line and a record of how it goes, and what there is to warn of."""
+        if self.rank == 0 and self.nimg // watching.LOOK_EVERY > self.tick_nimg // watching.LOOK_EVERY:
+            self.probe.report(self.G_ema, self.config.micro_batch)
         now = time.time()
         seconds, images = now - self.tick_time, self.nimg - self.tick_nimg
         training_stats.report0("Progress/tick", self.ticks)
@@ -371,8 +382,11 @@ class Trainer:
         self.stats.update()
         if self.rank == 0:
             print(self._status())
+            record = {**self.stats.as_dict(), **watching.derived(self.stats)}
+            for alarm in self.alarms.add(record, self.nimg):
+                print(f"Alarm: {alarm.line}")
             with warn_of_write_errors("this tick's record"):
-                self.writer.write(self.stats.as_dict(), self.nimg)
+                self.writer.write(record, self.nimg)
         self._check_skipped_steps()
         self.ticks += 1
         self.tick_time, self.tick_nimg = time.time(), self.nimg
