@@ -31,6 +31,7 @@ class HeadPictures(torch.utils.data.Dataset):
     ):
         self.images = Archive(img_data)
         self.name = Path(img_data).stem
+        self.law = dict(mirror=mirror, min_yaw=min_yaw, max_yaw=max_yaw, back_repeat=back_repeat)  # of its cameras
         self._image_names = _picture_names(self.images)
         self._labels = _labels_of(self.images, self._image_names)
         self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> picture

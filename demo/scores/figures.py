@@ -9,11 +9,10 @@ import torch
 
 import camera_utils
 from demo.scores import yaw
-from demo.scores.consistency import Agreement
 from demo.scores.held_out import HeldOut, in_camera_axes
 from demo.scores.samples import Sample
+from metrics.consistency import Agreement
 
-FRONT_YAWS, BACK_YAWS = (-30.0, 0.0, 30.0), (150.0, 180.0, -150.0)  # degrees, of views that should and should not show a face
 FAR_OFF = 90.0  # degrees between where a head should be seen from and where it seems to be
 YAW_BIN = 30  # degrees; the bins are centred on multiples of it, as the fixed views of held-out sets are
 CAMERA_AXES = ("right", "down", "forward")

@@ -17,11 +17,12 @@ import camera_utils
 from demo import score
 from demo.heads.truth import DEPTH_STEPS, depth_image
 from demo.heads.views import ViewRanges, fixed_views, plan_view, sample_views
-from demo.scores import faces, figures, samples, yaw
-from demo.scores.consistency import Agreement, Surface, compare, compare_all, thin_out, z_from_ray_depth
+from demo.scores import figures, samples, yaw
 from demo.scores.held_out import in_camera_axes, load_held_out, load_jitter
 from dnnlib import UserError
 from inference import synthesis
+from metrics import faces
+from metrics.consistency import Agreement, Surface, compare_all
 from training.volumetric_rendering.ray_sampler import sample_rays
 
 RADIUS = 0.3  # of spheres, in world units
