@@ -9,10 +9,9 @@ from dnnlib import UserError, cli
 from dnnlib.util import make_output_dir
 from inference import synthesis
 from metrics import comparison, results
-from metrics.detectors import EFFICIENTNET
 from metrics.measuring import Measurer, Settings
 from metrics.pictures import BACKGROUNDS
-from metrics.requests import NAMES
+from metrics.requests import EFFICIENTNET, NAMES
 from metrics.views import VIEWS
 from torch_utils import distributed
 from torch_utils.device import select_device
@@ -39,7 +38,9 @@ TRAINED = "[default: as the network was trained, or plain]"
 @click.option("--min_yaw", help=f"Leave out views with less |yaw|, degrees  {TRAINED}", type=YAW)
 @click.option("--max_yaw", help=f"Leave out views with more |yaw|, degrees  {TRAINED}", type=YAW)
 @click.option("--back_repeat", help=f"Show views from behind this many times  {TRAINED}", type=click.IntRange(min=1))
-@click.option("--background", help="Compare pictures as they are, or heads alone", type=click.Choice(BACKGROUNDS), default="own")
+@click.option(
+    "--background", help="Compare pictures as they are, or heads alone", type=click.Choice(BACKGROUNDS), default="own"
+)
 @click.option("--trunc", help="Truncation: 1 is the full variety", type=cli.FiniteFloat(min=-2, max=2), default=1.0)
 @click.option("--seed", help="Of latents and cameras", type=click.IntRange(0, cli.MAX_SEED // 2), default=0)
 @click.option("--detector", help="Whose features are compared: a path or URL of Inception", default=EFFICIENTNET)
@@ -49,7 +50,9 @@ TRAINED = "[default: as the network was trained, or plain]"
 @click.option("--batch", help="Pictures at a time", type=click.IntRange(min=1), default=4)
 @click.option("--gpus", help="Processes, one per GPU (or sharing the CPU)", type=click.IntRange(min=1), default=1)
 @click.option("--device", help="cpu, cuda or cuda:N  [default: the best there is]", metavar="NAME")
-@click.option("--out", help=f"Add the results to this file  [default: {results.RESULTS_NAME} of the network's run]", metavar="PATH")
+@click.option(
+    "--out", help=f"Add the results to this file  [default: {results.RESULTS_NAME} of the network's run]", metavar="PATH"
+)
 @click.option("--cache", help="Where features are kept  [default: in the folder of downloads]", metavar="DIR")
 @click.option("--trust-pickle", help="Run code stored in the network and the detector; only if you trust both", is_flag=True)
 def main(files: tuple[str, ...], compare: bool, plot: str | None, network: str | None, **options: Any) -> None:
@@ -72,9 +75,9 @@ def main(files: tuple[str, ...], compare: bool, plot: str | None, network: str |
         raise click.UsageError("--metrics is empty")
     device = select_device(options["device"], options["gpus"] - 1)  # says now that a GPU is missing
     settings = _settings(options)
-    with settings.tools("cpu"):
-        pass  # now, and not in every process
     data = _data(network, options)
+    for line in settings.check(open_data(data)):  # now, and not in every process
+        print(f"Metrics:  {line}")
     out = _out(network, options["out"])
     backend = "nccl" if device.type == "cuda" else "gloo"
     args = (network, settings, data, options["device"], out, options["trust_pickle"])

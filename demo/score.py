@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: Python looks for modules in this folder, but they are in the one above

@@ -32,7 +32,7 @@ class Point(NamedTuple):
 
 
 def compare(files: Sequence[Path], plot: Path | None = None) -> None:
-    """Print a table of all figures in `files`, and draw their curves into the picture `plot`.  UserError if there is nothing."""
+    """Print a table of all figures in `files`, and draw their curves into the picture `plot`; UserError if there are none."""
     figures = collect(files)
     print("\n".join(table(figures)))
     if plot is not None:

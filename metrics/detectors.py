@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from dnnlib import UserError
 from dnnlib.download import open_url
 from metrics.digests import sha256_of_file
+from metrics.requests import EFFICIENTNET
 from pti.perceptual import IMAGENET_DEVIATION, IMAGENET_MEAN, is_script
 
-EFFICIENTNET = "efficientnet-lite0"
 EFFICIENTNET_PIXELS = 224
 EFFICIENTNET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 INSTALL = 'pip install -e ".[metrics]", or give a --detector by path'
@@ -75,14 +75,15 @@ def _efficientnet(device: torch.device | str) -> Detector:
     if digest != EFFICIENTNET_SHA256:
         raise UserError(f"{path} holds other weights than those known as {EFFICIENTNET}; install its package again")
     model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    model = model.eval().requires_grad_(False).to(device)
+    model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)  # a quarter faster on the CPU
     mean, deviation = (torch.tensor(v, device=device)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_DEVIATION))
 
     def features(images: torch.Tensor) -> torch.Tensor:
         seen = images.to(torch.float32) / 255
         size = (EFFICIENTNET_PIXELS, EFFICIENTNET_PIXELS)
         seen = F.interpolate(seen, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-        return model.extract_features((seen - mean) / deviation).mean(dim=(2, 3))
+        seen = ((seen - mean) / deviation).contiguous(memory_format=torch.channels_last)
+        return model.extract_features(seen).mean(dim=(2, 3))
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         return model._fc(features(images)).softmax(dim=1)

@@ -59,7 +59,7 @@ def agreement_of(
 
 def filled(G: TriPlaneGenerator, head: Face) -> np.ndarray:
     """Which points of a lattice in the box are inside the head: bools [LATTICE³]."""
-    return (density_grid(G, head, LATTICE) >= DEFAULT_LEVEL).ravel()
+    return (density_grid(G, head, LATTICE, show_progress=False) >= DEFAULT_LEVEL).ravel()
 
 
 def overlaps(filled_points: np.ndarray) -> np.ndarray:

@@ -9,22 +9,21 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
 
 import camera_utils
-from inference import synthesis
 from metrics import heads, pictures, results, statistics
 from metrics.consistency import Agreement
-from metrics.detectors import EFFICIENTNET, INCEPTION, VGG16
+from metrics.detectors import INCEPTION, VGG16
 from metrics.digests import digest_of_cameras, digest_of_generator, digest_of_pictures, digest_of_values
-from metrics.requests import DISTANCES, Request, parse_all
+from metrics.requests import DISTANCES, EFFICIENTNET, Request, parse_all
 from metrics.store import Rows, Store, default_folder
 from metrics.tools import Tools, face_of
-from metrics.views import Row, in_view
+from metrics.views import Row, in_view, require_view
 from photo.photograph import Photo
 from torch_utils import distributed
 from training.dataset import HeadPictures
@@ -59,6 +58,19 @@ class Settings:
         """The metrics; UserError as of `parse_all`."""
         return parse_all(self.metrics, self.num_images)
 
+    def check(self, dataset: HeadPictures) -> list[str]:
+        """Lines that say what will be measured, and with what; UserError if something of it cannot be."""
+        for view in self.views if any(request.by_view for request in self.requests) else ():
+            require_view(dataset.item_labels(), view)
+        pictures.RealPictures(dataset, self.background)
+        with self.tools("cpu") as tools:
+            told = [f"{', '.join(self.metrics)}, of {', '.join(self.views)}"]
+            if "detector" in vars(tools):
+                known = tools.detector.name in PUBLISHED.values()
+                worth = "as published figures are" if known else "figures compare with others of it, not with published ones"
+                told.append(f"features of {tools.detector.name}: {worth}")
+            return told
+
     def tools(self, device: torch.device | str) -> Tools:
         """What the metrics need; UserError if something cannot be had."""
         names = ("detector", "embedder", "landmarker", "segmenter", "trust_pickle")
@@ -76,19 +88,23 @@ class Measurer:
         self._folder = Path(settings.cache) if settings.cache else default_folder()
 
     def measure(
-        self, G: TriPlaneGenerator, about: dict[str, Any], known: list[results.Line] | None = None
+        self,
+        G: TriPlaneGenerator,
+        about: dict[str, Any],
+        known: Sequence[results.Line] = (),
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[results.Line]:
         """Yields a line for each metric and view as soon as it is measured, in the first process; nothing in others.
 
         `about` is what a line tells besides, such as the name of the network; what is among the lines `known` is left out.
-        All processes must come here together.
+        All processes must come here together.  Once ``stop()`` is true in any of them, `store.Stopped` is raised in all.
         """
         with self.settings.tools(self.device) as tools:
-            session = _Session(self, G, tools)
+            session = _Session(self, G, tools, stop)
             for request in self.settings.requests:
                 for view in self.settings.views if request.by_view else ("all",):
                     fingerprint = session.fingerprint(request, view) if distributed.get_rank() == 0 else None
-                    skip = fingerprint is not None and results.is_among(request.name, view, fingerprint, known or [])
+                    skip = fingerprint is not None and results.is_among(request.name, view, fingerprint, known)
                     if distributed.broadcast_object(skip):
                         continue
                     start = time.time()
@@ -119,16 +135,16 @@ class Measurer:
         """Of the cameras, and of which picture is shown from where."""
         return digest_of_cameras(self.dataset)
 
-    def store(self, chunk: int, temporary: bool, **content: Any) -> Store:
-        """Rows of what `content` says."""
-        return Store(self._folder / digest_of_values(content), chunk, temporary)
+    def folder_of(self, **content: Any) -> Path:
+        """Where rows of what `content` says are kept."""
+        return self._folder / digest_of_values(content)
 
 
 class _Session:
     """The metrics of one generator."""
 
-    def __init__(self, measurer: Measurer, G: TriPlaneGenerator, tools: Tools):
-        self.measurer, self.G, self.tools = measurer, G, tools
+    def __init__(self, measurer: Measurer, G: TriPlaneGenerator, tools: Tools, stop: Callable[[], bool]):
+        self.measurer, self.G, self.tools, self.stop = measurer, G, tools, stop
         self.settings = measurer.settings
         self.labels = measurer.dataset.item_labels()
         self.kinds = ("features", "probabilities")[: 2 if "is" in {r.kind for r in self.settings.requests} else 1]
@@ -174,17 +190,25 @@ class _Session:
     def _rows_of_real(self, numbers: np.ndarray, kind: str, compute: Callable, names: tuple[str, ...], **content: Any):
         """Rows of pictures of the data, which are kept for the next time."""
         data = dict(real=self.measurer.data_digest, background=self.settings.background, kind=kind, **content)
-        store = self.measurer.store(PICTURES_CHUNK, False, **data)
+        store = Store(self.measurer.folder_of(**data), PICTURES_CHUNK, stop=self.stop)
         return store.rows(numbers, compute, names, f"{kind} of real pictures")
 
     def _rows_of_made(
-        self, request: Request, view: str, kind: str, compute: Callable[[pictures.Made, np.ndarray], Rows], names, **content: Any
+        self,
+        request: Request,
+        view: str,
+        kind: str,
+        compute: Callable[[pictures.Made, np.ndarray], Rows],
+        names,
+        **content: Any,
     ) -> Rows | None:
         """Rows of pictures that are made from the cameras of `view`; ``compute(made, labels)`` gives those of a few."""
         settings = self.settings
         row = Row(self.measurer.dataset, settings.seed, self.G.z_dim, request.apart)
         background = settings.background if request.kind in DISTANCES else "own"
-        store = self._store(PICTURES_CHUNK, kind, cameras=self.measurer.cameras_digest, apart=request.apart, background=background)
+        store = self._store(
+            PICTURES_CHUNK, kind, cameras=self.measurer.cameras_digest, apart=request.apart, background=background
+        )
 
         def compute_all(numbers: np.ndarray) -> Rows:
             parts = []
@@ -215,7 +239,7 @@ class _Session:
         settings = self.settings
         tools = sorted((name, told["sha256"]) for name, told in self.tools.told.items())
         content.update(network=self._network_everywhere, kind=kind, seed=settings.seed, truncation=settings.truncation)
-        store = self.measurer.store(chunk, True, tools=tools, **content)
+        store = Store(self.measurer.folder_of(tools=tools, **content), chunk, temporary=True, stop=self.stop)
         return self._temporary.setdefault(store.folder, store)
 
     @cached_property
@@ -373,10 +397,11 @@ class _Session:
             if rows is None:
                 continue
             values = take(rows)
-            stem = next(iter(values)).partition("_")[0]
-            values[f"{stem}_seen"] = 100.0 * np.isfinite(next(iter(values.values())))
-            figures.update({f"{name}{end}": value for name, value in _means(values).items()})
-        return {f"{name}{'' if view == 'all' else f'_{view}'}": value for name, value in figures.items()}
+            first = next(iter(values))
+            values[f"{first.partition('_')[0]}_seen"] = 100.0 * np.isfinite(values[first])
+            end += "" if view == "all" else f"_{view}"
+            figures.update(_means({f"{name}{end}": value for name, value in values.items()}))
+        return figures
 
 
 def _means(groups: dict[str, np.ndarray]) -> Figures:

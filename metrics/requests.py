@@ -6,6 +6,7 @@ from typing import Sequence
 
 from dnnlib import UserError
 
+EFFICIENTNET = "efficientnet-lite0"  # the detector that needs no download
 DISTANCES = ("fid", "kid", "pr", "is")  # of features of pictures
 NEIGHBOURS = 3  # of pr50k3_full
 MOST = 10_000_000  # pictures

@@ -39,7 +39,7 @@ def report(line: Line, path: Path | None) -> None:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a file of results; those that are not whole are left out.  UserError if there is no such file, or no line."""
+    """The lines of a file of results; those that are not whole are left out.  UserError if there is no file, or no line."""
     lines = []
     for text in existing_path(path, "results").read_text(encoding="utf-8", errors="replace").splitlines():
         try:

@@ -18,6 +18,10 @@ from torch_utils import distributed
 Rows = dict[str, np.ndarray]  # name -> [N, ...], a row for each number
 
 
+class Stopped(Exception):
+    """Somebody wants the process to end; what was computed is kept, and the same call goes on there."""
+
+
 def default_folder() -> Path:
     """Where rows are kept: a part of the folder of downloads."""
     return default_cache_dir() / "metrics"
@@ -26,17 +30,17 @@ def default_folder() -> Path:
 class Store:
     """Rows in a folder, in a file for each run of `chunk` numbers.  All processes must make the same calls; the first keeps.
 
-    `temporary` rows are to be removed by `clear` when what they were for is done.
+    `temporary` rows are to be removed by `clear` when what they were for is done.  Once ``stop()`` is true in any process,
+    `rows` raises Stopped in all.
     """
 
-    def __init__(self, folder: Path, chunk: int, temporary: bool = False):
+    def __init__(self, folder: Path, chunk: int, temporary: bool = False, stop: Callable[[], bool] = lambda: False):
         self.folder = folder
         self.chunk = chunk
         self.temporary = temporary
+        self.stop = stop
 
-    def rows(
-        self, numbers: np.ndarray, compute: Callable[[np.ndarray], Rows], names: Sequence[str], desc: str
-    ) -> Rows | None:
+    def rows(self, numbers: np.ndarray, compute: Callable[[np.ndarray], Rows], names: Sequence[str], desc: str) -> Rows | None:
         """The rows called `names` of `numbers`, in their order, in the first process; None in others.
 
         ``compute(numbers)`` gives them all for a few numbers at a time, where they are not there yet.
@@ -48,6 +52,8 @@ class Store:
         total = sum(map(len, missing))
         with progress(total=total, unit="row", desc=desc, disable=not leader or not total, leave=False) as bar:
             for start in range(0, len(missing), shares):
+                if distributed.any_rank(self.stop()):
+                    raise Stopped
                 mine = missing[start + distributed.get_rank()] if start + distributed.get_rank() < len(missing) else None
                 made = distributed.gather_objects(None if mine is None else (mine, compute(mine)))
                 if not leader:

@@ -12,9 +12,9 @@ from PIL import Image
 import camera_utils
 from dnnlib import UserError
 from dnnlib.download import open_url
-from metrics.detectors import EFFICIENTNET, Detector, load_detector
+from metrics.detectors import Detector, load_detector
 from metrics.digests import sha256_of_file
-from metrics.requests import DISTANCES, Request
+from metrics.requests import DISTANCES, EFFICIENTNET, Request
 from photo.faces import FaceFinder
 from photo.head_model import LEFT_EYE_CORNERS, MOUTH_CORNERS, RIGHT_EYE_CORNERS, face_model
 from photo.models import LANDMARKER, SEGMENTER

@@ -25,6 +25,17 @@ def in_view(labels: np.ndarray, view: str) -> np.ndarray:
     return {"all": np.ones_like(front), "front": front, "side": ~(front | back), "back": back}[view]
 
 
+def require_view(labels: np.ndarray, view: str) -> np.ndarray:
+    """`in_view`; UserError where that is nobody."""
+    inside = in_view(labels, view)
+    if not inside.any():
+        raise UserError(
+            f"the data has no picture from the {view} (front: |yaw| under {FRONT_BELOW:g} degrees, back: over {BACK_ABOVE:g}): "
+            "leave that view out"
+        )
+    return inside
+
+
 class Draw(NamedTuple):
     """A sample to be made: its latent [z_dim], and the items of the data set whose cameras it gets."""
 
@@ -55,12 +66,7 @@ class Row:
 
     def numbers(self, view: str, count: int) -> np.ndarray:
         """The first `count` numbers whose samples are seen from `view`, ascending; UserError if the data has no such view."""
-        inside = in_view(self.labels, view)
-        if not inside.any():
-            raise UserError(
-                f"the data has no picture from the {view} (front: |yaw| under {FRONT_BELOW:g} degrees, back: over {BACK_ABOVE:g}): "
-                "leave that view out"
-            )
+        inside = require_view(self.labels, view)
         found: list[np.ndarray] = []
         block = 0
         while sum(map(len, found)) < count:

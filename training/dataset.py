@@ -26,9 +26,7 @@ class HeadPictures(torch.utils.data.Dataset):
     An item is (image uint8 [3, H, H], label float32 [25]).  UserError if something is missing.
     """
 
-    def __init__(
-        self, img_data: str, mirror: bool = False, min_yaw: float = 0, max_yaw: float = 180, back_repeat: int = 1
-    ):
+    def __init__(self, img_data: str, mirror: bool = False, min_yaw: float = 0, max_yaw: float = 180, back_repeat: int = 1):
         self.images = Archive(img_data)
         self.name = Path(img_data).stem
         self.law = dict(mirror=mirror, min_yaw=min_yaw, max_yaw=max_yaw, back_repeat=back_repeat)  # of its cameras
@@ -50,17 +48,13 @@ class HeadPictures(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         return self._pixels(self.images, self._image_names, decode_image, index), self.label(index)
 
-    def _pixels(
-        self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int
-    ) -> np.ndarray:
+    def _pixels(self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int) -> np.ndarray:
         """The picture or mask of an item, uint8 [C, H, H], mirrored where the item is; UserError if it has another size."""
         name = names[self._sources[index]]
         pixels = np.atleast_3d(_read(archive, name, decode))
         if pixels.shape[:2] != (self.resolution, self.resolution):
             size = "x".join(map(str, pixels.shape[1::-1]))
-            raise UserError(
-                f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check"
-            )
+            raise UserError(f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check")
         return (pixels[:, ::-1] if self.is_mirrored(index) else pixels).transpose(2, 0, 1).copy()
 
     def label(self, index: int) -> np.ndarray:
@@ -250,9 +244,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         return self._pixels(self._images, self._image_fnames, decode_image, index), self.get_label(index)
 
-    def _pixels(
-        self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int
-    ) -> np.ndarray:
+    def _pixels(self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int) -> np.ndarray:
         """A picture or mask, uint8 [C, H, H]."""
         pixels = np.atleast_3d(_read(archive, names[self._sources[index]], decode))
         return (pixels[:, ::-1] if index >= self._unmirrored else pixels).transpose(2, 0, 1).copy()
