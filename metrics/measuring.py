@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 import camera_utils
+from dnnlib import UserError
 from metrics import heads, pictures, results, statistics
 from metrics.consistency import Agreement
 from metrics.detectors import INCEPTION, VGG16
@@ -60,11 +61,14 @@ class Settings:
 
     def check(self, dataset: HeadPictures) -> list[str]:
         """Lines that say what will be measured, and with what; UserError if something of it cannot be."""
-        for view in self.views if any(request.by_view for request in self.requests) else ():
+        names, by_view = ", ".join(self.metrics), any(request.by_view for request in self.requests)
+        if not by_view and self.views != ("all",):
+            raise UserError(f"{names} looks at heads from all round: no view can be chosen")
+        for view in self.views if by_view else ():
             require_view(dataset.item_labels(), view)
         pictures.RealPictures(dataset, self.background)
         with self.tools("cpu") as tools:
-            told = [f"{', '.join(self.metrics)}, of {', '.join(self.views)}"]
+            told = [f"{names}, of {', '.join(self.views)}" if by_view else names]
             if "detector" in vars(tools):
                 known = tools.detector.name in PUBLISHED.values()
                 worth = "as published figures are" if known else "figures compare with others of it, not with published ones"
@@ -275,8 +279,7 @@ class _Session:
         if request.kind == "fid":
             return {name: statistics.frechet_distance(*pair)}
         if request.kind == "kid":
-            distance, error = statistics.kernel_distance(*pair)
-            return {name: distance, f"{name}_error": error}
+            return {name: statistics.kernel_distance(*pair)}
         precision, recall = statistics.precision_recall(*pair)
         return {f"{name}_precision": precision, f"{name}_recall": recall}
 

@@ -298,7 +298,7 @@ def test_what_a_preset_sets_is_no_mistake_after_resume(head_data, preset):
         ("--metrics fid50", 1, "no metric is called 'fid50'; there are fid50k_full"),
         ("--metrics id", 1, "id wants a network that knows faces: give --embedder"),
         ("--metrics fid8_full --metric_views left", 2, "'left' is not available; choose from: none, all, front, side, back"),
-        ("--metric_views front", 1, "would have no effect: it is about --metrics"),
+        ("--metric_views front", 1, "would have no effect: no metric looks at a side"),
         ("--metrics coverage --detector inception.pt", 1, "would have no effect: no metric compares features"),
         ("--metrics fid8_full --detector inception.pt", 1, "file not found: inception.pt"),
         ("--gamma -1", 2, "-1"),

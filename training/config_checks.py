@@ -58,7 +58,7 @@ _CONDITIONS = (
     ),
     ("sr_first_cutoff", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
     ("sr_first_stopband", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
-    ("metric_views", lambda c: bool(c.metrics), "it is about --metrics"),
+    ("metric_views", lambda c: any(r.by_view for r in parse_all(c.metrics)), "no metric looks at a side"),
     ("detector", lambda c: any(r.kind in DISTANCES for r in parse_all(c.metrics)), "no metric compares features"),
     ("embedder", lambda c: "id" in c.metrics, "it is for --metrics id"),
     ("cond", lambda c: False, "without camera labels there is nothing to render pictures with"),
