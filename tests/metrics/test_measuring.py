@@ -15,6 +15,7 @@ from dnnlib.archive import Archive
 from metrics import heads, measuring, results
 from metrics.digests import digest_of_generator, digest_of_pictures
 from metrics.measuring import Measurer, Settings
+from torch_utils import distributed
 from training.dataset import HeadDataset, HeadPictures
 
 CPU = torch.device("cpu")
@@ -144,6 +145,38 @@ def test_heads_alone_are_compared_by_their_masks(head_data, settings):
         measuring.pictures.RealPictures(HeadPictures(str(head_data[0])), "white")
     made = measuring.pictures.Made(np.zeros([1, 3, 4, 4], np.uint8), np.full([1, 1, 4, 4], 0.2, np.float32))
     assert (measuring.pictures.with_background(made, "white") == 204).all()
+
+
+# Processes
+
+
+def filled_by_seed(G, head):
+    """As if a head's shape were its seed."""
+    return np.arange(heads.LATTICE**3) < 100 * (1 + head % 5)
+
+
+def measure_alone_or_not(local_rank, settings, images, out):
+    """What each process of `test_one_and_two_processes_agree` does: three files of rows, of pictures and of heads."""
+    measuring.PICTURES_CHUNK, measuring.HEADS_CHUNK = 8, 3
+    heads.head_of, heads.filled = (lambda G, seed, psi: seed), filled_by_seed
+    for line in Measurer(settings, HeadPictures(images, mirror=True), CPU).measure(Painter(), {}):
+        results.append(out, line)
+
+
+@pytest.mark.slow
+def test_one_and_two_processes_agree(files, settings, tmp_path, monkeypatch):
+    for place, name in ((measuring, "PICTURES_CHUNK"), (measuring, "HEADS_CHUNK"), (heads, "head_of"), (heads, "filled")):
+        monkeypatch.setattr(place, name, getattr(place, name))  # one process runs here: put back what it changes
+    settings = dataclasses.replace(settings, metrics=("fid20_full", "kid20_full", "is20", "coverage"), num_images=7, batch=4)
+    found = []
+    for processes in (1, 2):
+        own = dataclasses.replace(settings, cache=str(tmp_path / f"cache{processes}"))
+        out = tmp_path / f"{processes}.jsonl"
+        distributed.launch(measure_alone_or_not, (own, str(files[0]), out), processes, "gloo")
+        found.append(results.read(out))
+    for one, two in zip(*found, strict=True):
+        assert one["fingerprint"] == two["fingerprint"] and one["figures"] == pytest.approx(two["figures"], rel=1e-4)
+    assert len(found[0]) == 4
 
 
 # Heads
