@@ -22,6 +22,9 @@ from click.core import ParameterSource
 from data_tools.review import review
 from dnnlib import UserError
 from dnnlib.cli import MAX_SEED, FiniteFloat, Names, command
+from metrics.measuring import Settings
+from metrics.requests import NAMES
+from metrics.views import VIEWS
 from torch_utils import distributed
 from torch_utils.device import select_device
 from training import config as settings
@@ -67,7 +70,10 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 )
 @option("--device", str, "cpu, cuda or auto")
 @option("--desc", str, "Text appended to the name of the run folder")
-@option("--metrics", Names(choices=()), "Metrics at every snapshot; none is the only choice")
+@option("--metrics", Names(), f"What to measure at every snapshot, with commas between: {NAMES}")
+@option("--metric_views", Names(choices=VIEWS), "Which sides --metrics look at")
+@option("--detector", str, "Whose features --metrics compare: a path or URL of Inception for figures as published")
+@option("--embedder", str, "For --metrics id: a path or URL of ArcFace as TorchScript")
 @option("--cond", bool, "Condition on the camera labels, which rendering needs")
 @option("--mirror", bool, "Add a mirrored copy of every picture")
 @option("--min_yaw", YAW, "Leave out views with a smaller |yaw|, in degrees")
@@ -158,6 +164,8 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
     if not distributed.under_torchrun() or os.environ["RANK"] == "0":
         for fault in faults:
             print(f"Warning: {config.img_data}: {fault}; dataset_tool_seg.py --check says which", file=sys.stderr)
+    if config.metrics:
+        Settings(**config.metric_settings()).check(dataset)
     record = config.record(dataset.resolution)
     if dry_run:
         print(json.dumps(record, indent=2))

@@ -1,41 +1,34 @@
 """Measures the quality of a generator of heads against held-out heads, with figures that need no downloaded network."""
 
 import json
-import platform
-import re
 import sys
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 if not __package__:  # run as a script: Python looks for modules in this folder, but they are in the one above
     sys.path[0] = str(ROOT)
 
 from demo.scores import figures, samples  # noqa: E402
-from demo.scores.consistency import TOLERANCE, Agreement, compare_all, thin_out  # noqa: E402
-from demo.scores.faces import NotMeasurable, open_finder  # noqa: E402
 from demo.scores.held_out import HeldOut, load_held_out, load_jitter  # noqa: E402
 from dnnlib import cli  # noqa: E402
 from dnnlib.util import atomic_path, make_output_dir  # noqa: E402
 from inference import synthesis  # noqa: E402
 from inference.options import trunc_option  # noqa: E402
+from metrics import heads as all_round  # noqa: E402
+from metrics.consistency import TOLERANCE, compare_all, thin_out  # noqa: E402
+from metrics.faces import NotMeasurable, open_finder  # noqa: E402
+from metrics.heads import DEPTH_RESOLUTION, SIDES  # noqa: E402
+from metrics.results import device_name, images_seen, versions  # noqa: E402
 from photo.faces import FaceFinder  # noqa: E402
-from training.images import picture  # noqa: E402
-from training.triplane import Face, TriPlaneGenerator  # noqa: E402
+from training.triplane import TriPlaneGenerator  # noqa: E402
 
 HELD_OUT = ROOT / "dataset" / "heads-128-held-out"
 TRAINING_SET = ROOT / "dataset" / "heads-128"
-DEPTH_RESOLUTION = 64  # rays along a side for the surfaces of every network and of the truth
-TURNS = (0.0, 15.0, 45.0, 90.0)  # degrees of yaw from a head's first view, of the views that are compared with each other
-ANGLES = (15.0, 30.0, 45.0, 90.0)  # angles between two views for which agreement is reported
-SIDES = {"front": figures.FRONT_YAWS, "back": figures.BACK_YAWS}
-PACKAGES = ("torch", "numpy", "scipy", "mediapipe")
 
 
 @cli.command()
@@ -92,8 +85,8 @@ def main(
         "truncation": trunc,
         "tolerance": TOLERANCE,
         "depth_resolution": DEPTH_RESOLUTION,
-        "device": _device_name(synthesis.device_of(G)),
-        **_versions(),
+        "device": device_name(synthesis.device_of(G)),
+        **versions(),
     }
     print("\n".join(f"{name.replace('_', ' '):17}{'unknown' if fact is None else fact}" for name, fact in facts.items()))
     print("\n".join(["", *figures.table(rows)]))
@@ -125,12 +118,12 @@ def measure(
 
     agreements, pictures = [], {side: [] for side in SIDES}
     for number, seed in enumerate(cli.progress(head_seeds, unit="head", desc="all round")):
-        head = samples.head_of(G, seed, truncation_psi)
-        agreements.append(_agreement_of(G, head, first_yaw=360 * number / len(head_seeds)))
+        head = all_round.head_of(G, seed, truncation_psi)
+        agreements.append(all_round.agreement_of(G, head, 360 * number / len(head_seeds), DEPTH_RESOLUTION))
         for side, yaws in SIDES.items():
-            pictures[side] += [picture(synthesis.render(G, head, _camera(G, yaw)), "image")[0] for yaw in yaws]
+            pictures[side] += all_round.pictures_from(G, head, yaws)
     views = truth.surfaces().values()
-    ceiling = [compare_all([thin_out(view, DEPTH_RESOLUTION) for view in head], ANGLES) for head in views]
+    ceiling = [compare_all([thin_out(view, DEPTH_RESOLUTION) for view in head], all_round.ANGLES) for head in views]
     return [
         *figures.mask_figures(drawn, truth),
         *yaw_rows,
@@ -138,23 +131,6 @@ def measure(
         *_faces(pictures, truth, finder),
         *figures.shift_figures(drawn, jitter),
     ], histograms
-
-
-def images_seen(network: str) -> int | None:
-    """The number of images that a snapshot has seen, to the thousand, according to its name; None for other names."""
-    match = re.fullmatch(r"network-snapshot-(\d+)", synthesis.network_name(network))
-    return int(match[1]) * 1000 if match else None
-
-
-def _camera(G: TriPlaneGenerator, yaw_degrees: float) -> torch.Tensor:
-    """The label [1, 25] of a level camera."""
-    return synthesis.orbit(G)(synthesis.View(float(np.radians(yaw_degrees))))
-
-
-def _agreement_of(G: TriPlaneGenerator, head: Face, first_yaw: float) -> dict[float, Agreement]:
-    """`compare_all` for views of a head at TURNS from the first."""
-    cameras = [_camera(G, first_yaw + turn)[0] for turn in TURNS]
-    return compare_all([samples.surface_of(G, head, camera, DEPTH_RESOLUTION) for camera in cameras], ANGLES)
 
 
 def _faces(pictures: dict[str, list[np.ndarray]], truth: HeldOut, finder: FaceFinder | NotMeasurable) -> list[figures.Figure]:
@@ -173,21 +149,6 @@ def _jitter(train_data: str | None) -> np.ndarray | None:
     if train_data is None and not TRAINING_SET.exists():
         return None
     return load_jitter(train_data or TRAINING_SET)
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def _versions() -> dict[str, str]:
-    """Versions of Python and of the installed packages."""
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -54,6 +54,14 @@ class Archive:
             raise UserError(f"cannot read {name} in {self.path}: {_reason(error)}") from None
         return data
 
+    def checksum(self, name: str) -> tuple[int, int]:
+        """CRC-32 and size of one file: what a zip says of it, or computed in a folder.  UserError as for `read`."""
+        if self.is_zip and name in self.names:
+            entry = self._open_zip().getinfo(name)
+            return entry.CRC, entry.file_size
+        data = self.read(name)
+        return zlib.crc32(data), len(data)
+
     def image_names(self) -> list[str]:
         """The `names` with the extension of a picture format that Pillow opens."""
         known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}

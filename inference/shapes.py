@@ -48,7 +48,7 @@ def points_at_a_time(device: torch.device) -> int:
 
 
 @torch.no_grad()
-def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarray:
+def density_grid(G: TriPlaneGenerator, face: Face, resolution: int, show_progress: bool = True) -> np.ndarray:
     """Densities (before softplus) of one face, float32 [R, R, R].  The border is EMPTY_DENSITY and is not looked up."""
     border = border_width(resolution)
     side = resolution - 2 * border
@@ -56,7 +56,8 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int) -> np.ndarra
     axis = torch.linspace(-half, half, resolution, device=face.ws.device)[border : border + side]
     inside = np.empty(side**3, dtype=np.float32)
     lines = max(1, points_at_a_time(axis.device) // side)  # along z, of one x and y each
-    with cli.progress(total=inside.size, unit="voxel", unit_scale=True, desc="density", leave=False) as bar:
+    options = dict(unit="voxel", unit_scale=True, desc="density", leave=False, disable=not show_progress)
+    with cli.progress(total=inside.size, **options) as bar:
         for start in range(0, side**2, lines):
             line = torch.arange(start, min(start + lines, side**2), device=axis.device)[:, None]
             points = torch.stack(torch.broadcast_tensors(axis[line // side], axis[line % side], axis), dim=-1)

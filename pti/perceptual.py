@@ -157,7 +157,7 @@ def load_perceptual(
         return StructuralLoss().to(device)
     with open_url(vgg) as file:
         path = file.name
-    if _is_script(path):
+    if is_script(path):
         if heads is not None:
             raise UserError(f"{vgg} already contains LPIPS weights; leave --lpips-heads out")
         return _scripted(path, vgg).to(device)
@@ -172,7 +172,7 @@ def load_perceptual(
     return VggLoss(network, None if heads is None else _heads(heads)).to(device)
 
 
-def _is_script(path: str | os.PathLike) -> bool:
+def is_script(path: str | os.PathLike) -> bool:
     """Whether a file is TorchScript: an archive that contains code."""
     if not zipfile.is_zipfile(path):
         return False

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import torch
 from fill import fill
 
 import camera_utils
 from dnnlib.archive import ArchiveWriter
 from dnnlib.util import construct_class_by_name
+from metrics.consistency import Surface, z_from_ray_depth
+from training.volumetric_rendering.ray_sampler import sample_rays
 
 GOLDEN = Path(__file__).parent / "golden"
+RADIUS = 0.3  # of spheres, in world units
 
 
 def children(pid):
@@ -59,3 +63,26 @@ def small_generator(samples, **rendering):
     generator = fill(construct_class_by_name(**kwargs)).eval().requires_grad_(False)
     generator.neural_rendering_resolution = 16
     return generator
+
+
+def camera(yaw_degrees, pitch_degrees=0.0):
+    """The label [25] of a camera on the orbit."""
+    return camera_utils.orbit_label(math.radians(yaw_degrees), math.radians(pitch_degrees))[0]
+
+
+def hit_sphere(label, resolution, centre=(0.0, 0.0, 0.0), radius=RADIUS):
+    """Distances along the rays [H, H] to a sphere, infinite where they miss it; and the points where they hit."""
+    cam2world, intrinsics = camera_utils.unpack_label(label[None])
+    origins, directions = (rays[0] for rays in sample_rays(cam2world, intrinsics, resolution))
+    offset = origins - torch.tensor(centre)
+    along = (offset * directions).sum(-1)
+    inside = along.square() - offset.square().sum(-1) + radius**2
+    distance = torch.where(inside > 0, -along - inside.clamp(min=0).sqrt(), torch.inf)
+    return distance.reshape(resolution, resolution), (origins + distance[:, None] * directions).reshape(
+        resolution, resolution, 3
+    )
+
+
+def sphere(label, resolution=64, centre=(0.0, 0.0, 0.0), radius=RADIUS):
+    """What the camera `label` [25] sees of a sphere."""
+    return Surface(z_from_ray_depth(hit_sphere(label, resolution, centre, radius)[0], label), label)

@@ -24,7 +24,7 @@ def declared():
 
 def pinned():
     """Name -> version in environment.yml."""
-    return dict(re.findall(r"^ +- ([a-z-]+)==(\S+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
+    return dict(re.findall(r"^ +- ([a-z0-9-]+)==(\S+)$", (ROOT / "environment.yml").read_text(), re.MULTILINE))
 
 
 def test_the_conda_environment_holds_what_the_project_asks_for():
@@ -82,7 +82,7 @@ def test_packages_that_are_installed_are_all_there_are():
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("data_tools", "dnnlib", "inference", "meshes", "photo", "pti", "torch_utils", "training")
+        for top in ("data_tools", "dnnlib", "inference", "meshes", "metrics", "photo", "pti", "torch_utils", "training")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert set(setup["packages"]) == found

@@ -8,6 +8,7 @@ from typing import Any
 
 from camera_utils import LABEL_DIM
 from dnnlib import UserError
+from metrics.requests import EFFICIENTNET
 from training import config_checks
 from training.superresolution import LAYOUTS
 
@@ -106,6 +107,9 @@ class TrainingConfig:
     device: str = "auto"
     desc: str | None = None
     metrics: tuple[str, ...] = ()
+    metric_views: tuple[str, ...] = ("all",)
+    detector: str = EFFICIENTNET
+    embedder: str | None = None
 
     # Data
     cond: bool = True
@@ -239,6 +243,11 @@ class TrainingConfig:
         """Arguments of the data set."""
         names = ("img_data", "seg_data", "mirror", "min_yaw", "max_yaw", "back_repeat")
         return {name: getattr(self, name) for name in names}
+
+    def metric_settings(self) -> dict[str, Any]:
+        """Arguments of `metrics.measuring.Settings`."""
+        options = dict(detector=self.detector, embedder=self.embedder, trust_pickle=self.trust_pickle)
+        return dict(metrics=tuple(self.metrics), views=tuple(self.metric_views), batch=self.micro_batch, **options)
 
     def generator_kwargs(self, img_resolution: int) -> dict[str, Any]:
         """Constructor arguments of the generator for pictures of `img_resolution` pixels."""

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from dnnlib import UserError
 from dnnlib.util import is_power_of_two
+from metrics.requests import DISTANCES, parse_all
 
 if TYPE_CHECKING:
     from training.config import TrainingConfig
@@ -57,6 +58,9 @@ _CONDITIONS = (
     ),
     ("sr_first_cutoff", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
     ("sr_first_stopband", lambda c: False, "it belongs to StyleGAN3 super-resolution, which this project does not have"),
+    ("metric_views", lambda c: any(r.by_view for r in parse_all(c.metrics)), "no metric looks at a side"),
+    ("detector", lambda c: any(r.kind in DISTANCES for r in parse_all(c.metrics)), "no metric compares features"),
+    ("embedder", lambda c: "id" in c.metrics, "it is for --metrics id"),
     ("cond", lambda c: False, "without camera labels there is nothing to render pictures with"),
     ("seg_channels", lambda c: False, "masks here have one channel"),
 )
@@ -65,8 +69,9 @@ _CONDITIONS = (
 def _check_effects(config: "TrainingConfig", preset: dict[str, Any]) -> None:
     defaults = {name: field.default for name, field in config.__dataclass_fields__.items()} | preset
     for name, acts, reason in _CONDITIONS:
-        if getattr(config, name) != defaults[name] and not acts(config):
-            raise UserError(f"--{name} {getattr(config, name)} would have no effect: {reason}")
+        value = getattr(config, name)
+        if (tuple(value) if isinstance(value, list) else value) != defaults[name] and not acts(config):
+            raise UserError(f"--{name} {value} would have no effect: {reason}")
     if config.reg_type in ("l1-alt", "total-variation"):
         raise UserError(
             f"--reg_type {config.reg_type} is offered by the family and does nothing there; "
@@ -106,6 +111,7 @@ def _check_run(config: "TrainingConfig") -> None:
         raise UserError(
             f"--resume_kimg {config.resume_kimg} leaves nothing to do up to --kimg {config.kimg:g}, which counts from 0"
         )
+    parse_all(config.metrics)  # says which of them is unknown
     if config.desc and ("/" in config.desc or os.sep in config.desc):
         raise UserError(f"--desc {config.desc} becomes part of a folder's name and cannot hold a slash")
     if config.gpus > 1 and config.device.startswith("cuda:"):

@@ -16,28 +16,21 @@ from training.decoding import decode_image, decode_mask
 BEHIND_DEGREES = 90  # |yaw| from which `back_repeat` applies
 
 
-class HeadDataset(torch.utils.data.Dataset):
-    """Square pictures, each with a mask of the same size and a camera label, from folders or zips of `dataset_tool_seg.py`.
+class HeadPictures(torch.utils.data.Dataset):
+    """Square pictures, each with a camera label, from a folder or zip of `dataset_tool_seg.py`.
 
-    Images and masks are paired by their names without extension; the dataset.json of the images provides the labels.  Only
-    pictures with |yaw| in [`min_yaw`, `max_yaw`] degrees are kept; those with |yaw| of at least 90 (or `min_yaw`, if larger)
-    appear `back_repeat` times.  `mirror` adds every picture, mask and label mirrored, after all others.
+    dataset.json provides the labels.  Only pictures with |yaw| in [`min_yaw`, `max_yaw`] degrees are kept; those with |yaw| of
+    at least 90 (or `min_yaw`, if larger) appear `back_repeat` times.  `mirror` adds every picture and label mirrored, after
+    all others.
 
-    An item is (image uint8 [3, H, H], mask uint8 [1, H, H], label float32 [25]).  Raises UserError if anything is missing.
+    An item is (image uint8 [3, H, H], label float32 [25]).  Raises UserError if anything is missing.
     """
 
-    def __init__(
-        self,
-        img_data: str,
-        seg_data: str,
-        mirror: bool = False,
-        min_yaw: float = 0,
-        max_yaw: float = 180,
-        back_repeat: int = 1,
-    ):
-        self.images, self.masks = Archive(img_data), Archive(seg_data)
+    def __init__(self, img_data: str, mirror: bool = False, min_yaw: float = 0, max_yaw: float = 180, back_repeat: int = 1):
+        self.images = Archive(img_data)
         self.name = Path(img_data).stem
-        self._image_names, self._mask_names = _pair(self.images, self.masks)
+        self.law = dict(mirror=mirror, min_yaw=min_yaw, max_yaw=max_yaw, back_repeat=back_repeat)  # of its cameras
+        self._image_names = _picture_names(self.images)
         self._labels = _labels_of(self.images, self._image_names)
         self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> index of its picture
         if not len(self._sources):
@@ -52,24 +45,30 @@ class HeadDataset(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self._sources)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        source = self._sources[index]
-        image = _read(self.images, self._image_names[source], decode_image)
-        mask = _read(self.masks, self._mask_names[source], decode_mask)
-        for name, array in ((self._image_names[source], image), (self._mask_names[source], mask)):
-            if array.shape[:2] != (self.resolution, self.resolution):
-                size = "x".join(map(str, array.shape[1::-1]))
-                raise UserError(
-                    f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check"
-                )
-        if self.is_mirrored(index):
-            image, mask = image[:, ::-1], mask[:, ::-1]
-        return image.transpose(2, 0, 1).copy(), mask[None].copy(), self.label(index)
+    def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
+        return self._pixels(self.images, self._image_names, decode_image, index), self.label(index)
+
+    def _pixels(self, archive: Archive, names: list[str], decode: Callable[[bytes], PIL.Image.Image], index: int) -> np.ndarray:
+        """The picture or mask of an item, uint8 [C, H, H], mirrored where the item is; UserError if it has another size."""
+        name = names[self._sources[index]]
+        pixels = np.atleast_3d(_read(archive, name, decode))
+        if pixels.shape[:2] != (self.resolution, self.resolution):
+            size = "x".join(map(str, pixels.shape[1::-1]))
+            raise UserError(f"{name} is {size} pixels and the first picture {self.resolution}; run dataset_tool_seg.py --check")
+        return (pixels[:, ::-1] if self.is_mirrored(index) else pixels).transpose(2, 0, 1).copy()
 
     def label(self, index: int) -> np.ndarray:
         """The camera label of an item, mirrored if the item is: float32 [25].  Real and generated views use the same rule."""
-        label = torch.from_numpy(self._labels[self._sources[index]])
-        return (camera_utils.flip_label(label) if self.is_mirrored(index) else label.clone()).numpy()
+        return self._labels_of_items(np.array([index]))[0]
+
+    def item_labels(self) -> np.ndarray:
+        """`label` of all items: float32 [N, 25]."""
+        return self._labels_of_items(np.arange(len(self)))
+
+    def _labels_of_items(self, indices: np.ndarray) -> np.ndarray:
+        labels = torch.from_numpy(self._labels[self._sources[indices]])
+        mirrored = torch.from_numpy(self.is_mirrored(indices))
+        return torch.where(mirrored[:, None], camera_utils.flip_label(labels), labels).numpy()
 
     def picture_labels(self) -> np.ndarray:
         """Labels of the pictures that the data set shows, each once and unmirrored: float32 [M, 25]."""
@@ -79,7 +78,11 @@ class HeadDataset(torch.utils.data.Dataset):
         """The picture of each item, by its path in the data set."""
         return [self._image_names[source] for source in self._sources]
 
-    def is_mirrored(self, index: int) -> bool:
+    def item_sources(self) -> np.ndarray:
+        """Each item's picture, by its number among all pictures of the archive in the order of their names."""
+        return self._sources
+
+    def is_mirrored(self, index: int | np.ndarray) -> bool | np.ndarray:
         """Whether an item is a mirrored picture."""
         return index >= self._unmirrored
 
@@ -95,6 +98,23 @@ class HeadDataset(torch.utils.data.Dataset):
         return height
 
 
+class HeadDataset(HeadPictures):
+    """`HeadPictures` with a mask of the same size for each, from a second folder or zip: what training reads.
+
+    Images and masks pair by name without extension.  An item is (image uint8 [3, H, H], mask uint8 [1, H, H], label float32
+    [25]).
+    """
+
+    def __init__(self, img_data: str, seg_data: str, **views):
+        self.masks = Archive(seg_data)
+        self._mask_names = _masks_of(Archive(img_data), self.masks)
+        super().__init__(img_data, **views)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        image, label = super().__getitem__(index)
+        return image, self._pixels(self.masks, self._mask_names, decode_mask, index), label
+
+
 def select_views(labels: np.ndarray, min_yaw: float, max_yaw: float, back_repeat: int) -> np.ndarray:
     """Rows of labels [M, 25] that a data set shows, in order: those with |yaw| in range, with views from behind repeated."""
     yaw = camera_utils.yaw_pitch_roll_degrees(torch.from_numpy(labels))[:, 0].abs().numpy()
@@ -103,12 +123,17 @@ def select_views(labels: np.ndarray, min_yaw: float, max_yaw: float, back_repeat
     return np.repeat(np.arange(len(labels)), repeats)
 
 
-def _pair(images: Archive, masks: Archive) -> tuple[list[str], list[str]]:
-    """Names of the images, and of their masks in the same order."""
-    masks_by_stem = {stem(name): name for name in masks.image_names()}
+def _picture_names(images: Archive) -> list[str]:
     names = images.image_names()
     if not names:
         raise UserError(f"{images.path} contains no pictures")
+    return names
+
+
+def _masks_of(images: Archive, masks: Archive) -> list[str]:
+    """The names of the masks of `images`, in the order of these."""
+    names = _picture_names(images)
+    masks_by_stem = {stem(name): name for name in masks.image_names()}
     missing = [name for name in names if stem(name) not in masks_by_stem]
     if missing:
         raise UserError(
@@ -120,7 +145,7 @@ def _pair(images: Archive, masks: Archive) -> tuple[list[str], list[str]]:
             f"{len(extra)} masks in {masks.path} have no image in {images.path}, such as {masks_by_stem[extra[0]]}; "
             "run dataset_tool_seg.py"
         )
-    return names, [masks_by_stem[stem(name)] for name in names]
+    return [masks_by_stem[stem(name)] for name in names]
 
 
 def _labels_of(images: Archive, names: list[str]) -> np.ndarray:
@@ -199,9 +224,7 @@ class ImageFolderDataset(torch.utils.data.Dataset):
     ):
         self._path, self.name = path, Path(path).stem
         self._images = Archive(path)
-        self._image_fnames = self._images.image_names()
-        if not self._image_fnames:
-            raise UserError(f"{path} contains no pictures")
+        self._image_fnames = _picture_names(self._images)
         self._use_labels = use_labels
         count = len(self._image_fnames)
         chosen = np.arange(count)
@@ -263,7 +286,7 @@ class MaskLabeledDataset(ImageFolderDataset):
         super().__init__(img_path, **options)
         self._seg_path = seg_path
         self._masks = Archive(seg_path)
-        _, self._mask_fnames = _pair(self._images, self._masks)
+        self._mask_fnames = _masks_of(self._images, self._masks)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, ...]:
         image, label = super().__getitem__(index)

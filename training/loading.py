@@ -72,6 +72,13 @@ def stored_names(path_or_url: str | os.PathLike, trust_pickle: bool = False) -> 
         return list(_entries(path_or_url, trust_pickle))
 
 
+def stored_value(path_or_url: str | os.PathLike, name: str, trust_pickle: bool = False) -> Any:
+    """The plain value `name` of a snapshot, such as its ``training_set_kwargs``, or None; UserError as for `load_network`."""
+    with _errors_in_one_line(path_or_url):
+        entries = _entries(path_or_url, trust_pickle)
+        return entries[name]() if name in entries else None
+
+
 def load_snapshot(
     path_or_url: str | os.PathLike, trust_pickle: bool = False, required: tuple[str, ...] = NETWORKS
 ) -> dict[str, Any]:

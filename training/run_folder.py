@@ -15,7 +15,7 @@ LOG_NAME = "log.txt"
 # What may differ when a run goes on: how long, how it is recorded, and where it computes.
 CHANGEABLE = (
     *("outdir", "kimg", "minutes", "snap", "desc", "workers", "gpus", "batch_gpu", "device"),
-    *("nobench", "trust_pickle", "accept_data"),
+    *("nobench", "trust_pickle", "accept_data", "metrics", "metric_views", "detector", "embedder"),
 )
 
 

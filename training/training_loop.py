@@ -27,6 +27,10 @@ from dnnlib.util import (
     next_run_dir,
     warn_of_write_errors,
 )
+from metrics import results
+from metrics.measuring import Measurer, Settings
+from metrics.results import RESULTS_NAME
+from metrics.store import Stopped
 from torch_utils import distributed, misc, training_stats
 from torch_utils.device import peak_memory_gb, select_device
 from training import watching
@@ -104,6 +108,8 @@ class Trainer:
         self.elapsed = self.tick_elapsed = 0.0  # seconds of the run, and of its tick, before this process
         self._set_up_numerics()
         self.dataset = HeadDataset(**config.dataset_kwargs())
+        settings = Settings(**config.metric_settings()) if config.metrics else None
+        self.measurer = None if settings is None else Measurer(settings, self.dataset, device)
         self._set_up_networks()
         self._set_up_phases()
         self.stats = training_stats.Collector()
@@ -231,6 +237,9 @@ class Trainer:
         print(
             f"Data:        {self.dataset.name}, {len(self.dataset)} views of {resolution} pixels with mirrored ones and repeats"
         )
+        if self.measurer is not None:
+            for line in self.measurer.settings.check(self.dataset):
+                print(f"Metrics:     {line}")
         share = f"{config.rounds} x {config.micro_batch} samples each per batch"
         print(f"Device:      {self.device}, {self.num_shares} process(es), {share}")
         for name in ("G", "D"):
@@ -264,6 +273,8 @@ class Trainer:
                 self.tick()
             if stopping or self.nimg >= end or (self.ticks - 1) % self.config.snap == 0:
                 self.save()
+                if self.measurer is not None and not stopping:
+                    stopping = self.measure(interrupt)
         if self.rank == 0:
             saved = f"the last snapshot is {self.last_snapshot}" if self.last_snapshot else "nothing could be saved"
             print(f"\n{'Stopped' if stopping else 'Finished'} at {self.nimg / 1000:g} kimg; {saved}")
@@ -413,6 +424,23 @@ class Trainer:
             self._save_networks()
         with warn_of_write_errors("the state of training"):
             save_state(self.run_dir, self.nimg, state)
+
+    def measure(self, interrupt: InterruptFlag) -> bool:
+        """Measure the averaged generator, into metrics.jsonl; whether Ctrl-C ended that before it was done."""
+        start = time.time()
+        path = self.run_dir / RESULTS_NAME
+        known = results.read(path) if self.rank == 0 and path.exists() else []
+        about = dict(network=self.last_snapshot and str(self.last_snapshot), images_seen=self.nimg)
+        try:
+            for line in self.measurer.measure(self.G_ema, about, known, lambda: bool(interrupt)):
+                with warn_of_write_errors("this metric"):
+                    results.report(line, path)
+        except Stopped:
+            if self.rank == 0:
+                print(f"Metrics of {self.last_snapshot} were left unfinished: calc_metrics.py --network … goes on with them")
+            return True
+        self.tick_time += time.time() - start  # a tick's time is that of training
+        return False
 
     def _status(self) -> str:
         stats = self.stats

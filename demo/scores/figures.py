@@ -9,11 +9,10 @@ import torch
 
 import camera_utils
 from demo.scores import yaw
-from demo.scores.consistency import Agreement
 from demo.scores.held_out import HeldOut, in_camera_axes
 from demo.scores.samples import Sample
+from metrics.consistency import Agreement
 
-FRONT_YAWS, BACK_YAWS = (-30.0, 0.0, 30.0), (150.0, 180.0, -150.0)  # degrees; views that should and should not show a face
 FAR_OFF = 90.0  # degrees between the yaw of a camera and the yaw seen in its picture
 YAW_BIN = 30  # degrees; bins are centred on multiples of it, like the fixed views of held-out sets
 CAMERA_AXES = ("right", "down", "forward")

@@ -14,13 +14,13 @@ import camera_utils
 from data_tools.pairs import Pair, Tally, Unusable, load_pair, pair_by_name
 from demo.heads.truth import read_depth
 from demo.heads.views import ViewRanges, sample_views
-from demo.scores.consistency import Surface
 from dnnlib import UserError
 from dnnlib.archive import Archive, read_labels, stem
 from dnnlib.util import existing_path
+from metrics.consistency import Surface
+from metrics.heads import HEAD_LEVEL
 
 ADVICE = "make one with demo/render_heads.py --truth true --fixed-views true"
-HEAD_LEVEL = 0.5  # threshold of masks
 LAW_DRAWS = 2000  # views whose shifts are drawn if only the distribution is known
 
 

