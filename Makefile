@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMMA := ,
-EXTRAS := mesh,logs,export,photo,test$(if $(HEADS),$(COMMA)heads)
+EXTRAS := mesh,logs,export,photo,viewer,test$(if $(HEADS),$(COMMA)heads)
 INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 

@@ -6,6 +6,7 @@ Not in conftest.py: folders of tests have their own, and only one module can be 
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import camera_utils
 from dnnlib.archive import ArchiveWriter
 from dnnlib.util import construct_class_by_name
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GOLDEN = Path(__file__).parent / "golden"
 
 
