@@ -39,7 +39,7 @@ def draws(state: State, network: Network, seeds: list[int], before: np.ndarray |
 
 
 def _labelled(pixels: np.ndarray, cell: int, text: str) -> np.ndarray:
-    image = PIL.Image.fromarray(pixels).convert("RGB").resize((cell, cell), PIL.Image.Resampling.BICUBIC)
+    image = PIL.Image.fromarray(picture.enlarged(pixels, cell)).convert("RGB")
     outlined = dict(fill="white", stroke_width=1, stroke_fill="black", font_size=max(10, cell // 10))
     PIL.ImageDraw.Draw(image).text((4, 2), text, **outlined)
     return np.asarray(image)

@@ -5,14 +5,18 @@ import functools
 import io
 import socket
 import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
 import PIL.Image
 
 from dnnlib import UserError
-from viz import grid, panels, picture, states
+from viz import file_panels, grid, inversions, panels, picture, states
+from viz.gallery import Gallery
+from viz.jobs import Job
 from viz.networks import Library
 from viz.painter import Draw, Painter
 from viz.picture import Network
@@ -23,6 +27,7 @@ LIGHT, DARK = (255, 255, 255), (20, 21, 23)  # of the page around the picture
 DRAFT_SIDE, SIDE = 384, 1024  # pixels of the square on the page, at most: while it moves, and at the end
 QUALITY = 90  # of the JPEG that goes to the page
 WATCH_SECONDS = 5.0  # between two looks for new snapshots
+ALONE_SECONDS = 60.0  # without any page, until an inversion ends: a reload takes less
 
 
 def import_viser() -> Any:
@@ -55,7 +60,8 @@ class Viewer:
 
     def __init__(self, library: Library, first: str, state: State, host: str, port: int, dark: bool, outputs: str):
         viser = import_viser()
-        self.library, self.first, self.state, self.dark, self.outputs = library, first, state, dark, outputs
+        self.library, self.first, self.state, self.dark, self.outputs = library, first, state, dark, Path(outputs)
+        self.gallery, self.inversion = Gallery(self.outputs / "gallery.json"), None
         library.get(first)  # what cannot be loaded ends the command, before anything is served
         self.painter, self.tabs, self._stopped = Painter(), {}, threading.Event()
 
@@ -78,9 +84,33 @@ class Viewer:
         self._stopped.set()
         for tab in list(self.tabs.values()):
             tab.close()
+        if self.inversion is not None:
+            self.inversion.cancel()
+            self.inversion.wait()
         self.painter.stop()
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
+
+    def invert(self, asker: "Tab", photo: Path, network: str, steps: int, tuning_steps: int) -> None:
+        """Make a head of `photo` in the background; all pages see how far it is, and the one that asked shows it."""
+        found: list[str] = []
+
+        def work(job: Job) -> None:
+            library = self.library
+            folder = inversions.invert(photo, network, job, steps, tuning_steps, library.trust_pickle, library.device)
+            library.add(str(folder))
+            found.append(str(folder))
+
+        def done(reason: str | None) -> None:
+            for tab in list(self.tabs.values()):
+                is_asker = tab is asker or asker.closed  # a reload is another page of the same person
+                tab.inversion_ended(found[0] if found else None, f"{photo.name}: {reason}", is_asker)
+
+        self.inversion = Job(work, self._tell_share, done)
+
+    def _tell_share(self, share: float) -> None:
+        for tab in list(self.tabs.values()):
+            file_panels.show_inversion(tab, share)
 
     def _open(self, client: Any) -> None:
         self.tabs[client.client_id] = Tab(self, client)
@@ -91,10 +121,14 @@ class Viewer:
             tab.close()
 
     def _watch(self) -> None:
-        """Load the new snapshots of runs that are looked at."""
+        """Load the new snapshots of runs that are looked at; stop what no page will ever show."""
+        alone_since = time.monotonic()
         while not self._stopped.wait(WATCH_SECONDS):
             for tab in list(self.tabs.values()):
+                alone_since = time.monotonic()
                 tab.reload_if_newer()
+            if self.inversion is not None and time.monotonic() - alone_since > ALONE_SECONDS:
+                self.inversion.cancel()
 
 
 class Tab:
@@ -185,6 +219,19 @@ class Tab:
             return
         panels.network_changed(self)
         self.refresh()
+
+    def inversion_ended(self, folder: str | None, reason: str, is_asker: bool) -> None:
+        """Show the head that was made of a photo, or say why there is none."""
+        file_panels.show_inversion(self, None)
+        if not is_asker:
+            file_panels.network_changed(self)
+        elif folder is None:
+            self.tell(reason)
+        else:
+            try:
+                self.use(folder)
+            except UserError as error:
+                self.tell(str(error))
 
     # The camera
 
@@ -280,7 +327,7 @@ def framed(pixels: np.ndarray, size: tuple[int, int], side: int, color: tuple[in
     side = min(side, width, height)
     scale = side / min(width, height)
     canvas = PIL.Image.new("RGB", (max(side, round(width * scale)), max(side, round(height * scale))), color)
-    square = PIL.Image.fromarray(pixels).resize((side, side), PIL.Image.Resampling.BICUBIC)
+    square = PIL.Image.fromarray(picture.enlarged(pixels, side))
     corner = ((canvas.width - side) // 2, 0)
     canvas.paste(square.convert("RGB"), corner, square.getchannel("A") if square.mode == "RGBA" else None)
     return np.asarray(canvas)

@@ -4,8 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dnnlib import cli
-from viz import grid, states
+from dnnlib import UserError, cli
+from viz import file_panels, grid, states
 from viz.states import State
 
 KEY_VIEWS = {"Front": 0.0, "Left": 90.0, "Back": 180.0, "Right": 270.0}  # yaws in degrees
@@ -28,11 +28,16 @@ def build(tab: Any) -> None:
         _directions(tab)
     with groups.add_tab("View"):
         _view(tab)
+    with groups.add_tab("Save"):
+        file_panels.save(tab)
+    with groups.add_tab("Open"):
+        file_panels.open_(tab)
     network_changed(tab)
 
 
 def close(tab: Any) -> None:
     """Stop what the panels of a page have started."""
+    file_panels.stop(tab)
 
 
 def network_changed(tab: Any) -> None:
@@ -40,6 +45,14 @@ def network_changed(tab: Any) -> None:
     rows = tab.network.G.backbone.num_ws
     tab.cutoff.max, tab.rows.max = rows, rows
     tab.from_photo.visible = tab.network.pivot is not None
+    try:
+        names = tab.viewer.gallery.directions(tab.network.name)
+    except UserError as error:
+        names = {}
+        tab.tell(str(error))
+    for index, slider in enumerate(tab.direction_sliders):
+        slider.label = names.get(index, f"Direction {index + 1}")
+    file_panels.network_changed(tab)
     headline(tab)
 
 
@@ -52,6 +65,7 @@ def headline(tab: Any) -> None:
 
 def drawn(tab: Any) -> None:
     """Called when the best picture of a state is there."""
+    file_panels.drawn(tab)
 
 
 def _plain(text: str) -> str:
@@ -118,11 +132,22 @@ def _mixing(tab: Any) -> None:
 def _directions(tab: Any) -> None:
     """Sliders along the principal directions of w, each with a name that a person gives it."""
     with tab.gui.add_folder("Directions", expand_by_default=False):
+        tab.direction_sliders = []
         for index in range(SLIDERS):
             slider = tab.gui.add_slider(f"Direction {index + 1}", -3.0, 3.0, 0.1, 0.0, hint="In deviations of w")
+            tab.direction_sliders.append(slider)
             tab.bind("directions", slider, _with_step(tab, index), lambda steps, index=index: _step(steps, index))
         reset = tab.gui.add_button("All to zero")
         tab.on(reset.on_click, lambda _: tab.show_state(replace(tab.state, directions=())))
+        which = tab.gui.add_number("Number", 1, min=1, max=SLIDERS, step=1)
+        name = tab.gui.add_text("Name", "", hint="What this direction changes, as you see it")
+
+        def rename(_: Any) -> None:
+            index = min(max(int(which.value), 1), SLIDERS) - 1
+            tab.viewer.gallery.name_direction(tab.network.name, index, name.value)
+            network_changed(tab)
+
+        tab.on(tab.gui.add_button("Name it").on_click, rename)
 
 
 def _step(steps: tuple[float, ...], index: int) -> float:

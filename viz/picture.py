@@ -209,7 +209,7 @@ class _RawPicture(torch.nn.Module):
 def _cut_out(pixels: np.ndarray, seen: dict[str, torch.Tensor], keep_alpha: bool) -> np.ndarray:
     """The head alone, by its opacity: with that as fourth channel, or on white.  UserError without masks."""
     mask = images.picture(seen, "image_mask")[0]
-    mask = np.asarray(PIL.Image.fromarray(mask).resize(pixels.shape[1::-1], PIL.Image.Resampling.BICUBIC))[..., :1]
+    mask = enlarged(mask, pixels.shape[0])[..., :1]
     if keep_alpha:
         return np.concatenate([pixels, mask], axis=2)
     return (pixels.astype(np.float32) * (mask / 255) + 255 * (1 - mask / 255) + 0.5).astype(np.uint8)
@@ -245,6 +245,19 @@ def interruptible(stale: Callable[[], bool]) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+@torch.no_grad()
+def photo_picture(network: Network) -> np.ndarray:
+    """What the photo's own camera sees of the face of the photo, uint8 [H, W, 3]."""
+    face = network.face(face_of(State(face=states.PHOTO), network))
+    with rays_start_at_head(network.G):
+        return images.picture(synthesis.render(network.G, face, network.pivot.labels[:1]), "image")[0]
+
+
+def enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
+    """A square picture [H, W, 3 or 4] at `side` pixels."""
+    return np.asarray(PIL.Image.fromarray(pixels).resize((side, side), PIL.Image.Resampling.BICUBIC))
 
 
 def photo_view(network: Network) -> dict[str, object]:
