@@ -26,6 +26,7 @@ PORTS_TRIED = 100
 LIGHT, DARK = (255, 255, 255), (20, 21, 23)  # of the page around the picture
 DRAFT_SIDE, SIDE = 384, 1024  # pixels of the square on the page, at most: while it moves, and at the end
 QUALITY = 90  # of the JPEG that goes to the page
+CAMERA_SECONDS = 1.0  # in which a page's camera is where the program has put it
 WATCH_SECONDS = 5.0  # between two looks for new snapshots
 ALONE_SECONDS = 60.0  # without any page, until an inversion ends: a reload takes less
 
@@ -75,6 +76,8 @@ class Viewer:
         self.server.gui.configure_theme(dark_mode=dark, show_logo=False, show_share_button=False, control_width="medium")
         self.server.scene.set_up_direction("+y")
         self.server.scene.world_axes.visible = False
+        first_camera = self.server.initial_camera  # what pages report before they have heard of their own
+        first_camera.position, first_camera.look_at = states.position_of(state), state.target
         self.server.on_client_connect(self._open)
         self.server.on_client_disconnect(self._close)
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
@@ -239,6 +242,7 @@ class Tab:
         """Move the page's camera where the state has it."""
         position = states.position_of(state)
         camera = self.client.camera
+        self._hears_until = time.monotonic() + CAMERA_SECONDS
         camera.up_direction = (0.0, 1.0, 0.0)
         camera.position, camera.look_at = position, np.array(state.target)
 
@@ -247,8 +251,9 @@ class Tab:
         with contextlib.suppress(UserError):
             changes = states.view_of(camera.position, camera.look_at)
             if states.is_same_view(changes, self.state):
+                self._hears_until = 0.0
                 self._resized()
-            else:
+            elif time.monotonic() > self._hears_until:  # not a report from before it was moved
                 self.edit(**changes)
 
     # The picture
@@ -287,6 +292,8 @@ class Tab:
         return max(camera.image_width, 1), max(camera.image_height, 1)
 
     def _send(self) -> None:
+        if self.closed:
+            return
         size = self._sent = self._size()
         side = SIDE if self._is_best else DRAFT_SIDE
         canvas = framed(self._pixels, size, side, DARK if self.dark else LIGHT)

@@ -133,8 +133,14 @@ class Page:
             const r = element.getBoundingClientRect();
             return [r.x + r.width / 2, r.y + r.height / 2];
         }})()"""
-        place = until(lambda: self.run(find), 15, f"no {text!r} in {self.text()[:600]!r}")
-        self.click(*place)
+        places = [None]
+
+        def rests() -> bool:  # folders unfold slowly
+            places.append(self.run(find))
+            return places[-1] is not None and places[-1] == places[-2]
+
+        until(rests, 15, f"no {text!r} in the page")
+        self.click(*places[-1])
 
     def type(self, text: str) -> None:
         """Type into what has the focus, in the place of what is there, and press Enter."""
