@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMMA := ,
-EXTRAS := mesh,logs,export,photo,metrics,test,lint$(if $(HEADS),$(COMMA)heads)
+EXTRAS := mesh,logs,export,photo,metrics,viewer,test,lint$(if $(HEADS),$(COMMA)heads)
 INSTALLED := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 OUT ?= demo-out
 

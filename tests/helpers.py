@@ -6,6 +6,7 @@ They are not in conftest.py, because folders of tests have their own and only on
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from dnnlib.util import construct_class_by_name
 from metrics.consistency import Surface, z_from_ray_depth
 from training.volumetric_rendering.ray_sampler import sample_rays
 
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 GOLDEN = Path(__file__).parent / "golden"
 RADIUS = 0.3  # of spheres, in world units
 

@@ -82,7 +82,7 @@ def test_packages_that_are_installed_are_all_there_are():
     setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
-        for top in ("data_tools", "dnnlib", "inference", "meshes", "metrics", "photo", "pti", "torch_utils", "training")
+        for top in ("data_tools", "dnnlib", "inference", "meshes", "metrics", "photo", "pti", "torch_utils", "training", "viz")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert set(setup["packages"]) == found

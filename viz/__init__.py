@@ -1,0 +1,1 @@
+"""A viewer of heads in the browser: a state, a function that makes its picture, and a page that edits the state."""
