@@ -56,7 +56,7 @@ def density_grid(G: TriPlaneGenerator, face: Face, resolution: int, show_progres
     axis = torch.linspace(-half, half, resolution, device=face.ws.device)[border : border + side]
     inside = np.empty(side**3, dtype=np.float32)
     lines = max(1, points_at_a_time(axis.device) // side)  # along z, of one x and y each
-    options = dict(unit="voxel", unit_scale=True, desc="density", leave=False, disable=not show_progress)
+    options: dict[str, Any] = dict(unit="voxel", unit_scale=True, desc="density", leave=False, disable=not show_progress)
     with cli.progress(total=inside.size, **options) as bar:
         for start in range(0, side**2, lines):
             line = torch.arange(start, min(start + lines, side**2), device=axis.device)[:, None]
