@@ -27,7 +27,7 @@ from metrics.requests import NAMES
 from metrics.views import VIEWS
 from torch_utils import distributed
 from torch_utils.device import select_device
-from training import config as settings
+from training import options as settings
 from training.config import TrainingConfig
 from training.dataset import HeadDataset
 from training.layers import ARCHITECTURES

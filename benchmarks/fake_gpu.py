@@ -32,8 +32,9 @@ from dnnlib import cli
 from dnnlib.util import construct_class_by_name
 from torch_utils import custom_ops
 from torch_utils.ops.examples import ops_mode
-from training.config import PRESETS, TrainingConfig
+from training.config import TrainingConfig
 from training.loss import StyleGAN2Loss
+from training.options import PRESETS
 
 ROOT = Path(__file__).parent.parent
 CUDA = torch.device("cuda")

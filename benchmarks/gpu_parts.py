@@ -23,7 +23,7 @@ from dnnlib import cli
 from dnnlib.util import atomic_path, construct_class_by_name
 from torch_utils import doctor
 from torch_utils.device import peak_memory_gb, select_device
-from training.config import PRESETS
+from training.options import PRESETS
 from training.training_loop import Trainer
 
 MEASURED = ["picture", "view", "training", "pti", "grid", "planes"]  # cases of `benchmarks`, the most informative first

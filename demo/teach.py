@@ -27,7 +27,8 @@ from dnnlib import cli  # noqa: E402
 from dnnlib.util import InterruptFlag, existing_path, make_output_dir  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 from training.checkpoint import load_state, save_state, state_paths  # noqa: E402
-from training.config import PRESETS, SCENES, TrainingConfig  # noqa: E402
+from training.config import TrainingConfig  # noqa: E402
+from training.options import PRESETS, SCENES  # noqa: E402
 
 SECONDS_BETWEEN_SAVES = 600
 

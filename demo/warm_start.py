@@ -25,11 +25,12 @@ from dnnlib.util import InterruptFlag, construct_class_by_name, make_output_dir 
 from torch_utils import misc  # noqa: E402
 from torch_utils.device import select_device  # noqa: E402
 from training.checkpoint import load_state, save_snapshot, save_state, state_paths  # noqa: E402
-from training.config import PRESETS, R1_INTERVAL, SCENES, TrainingConfig  # noqa: E402
+from training.config import R1_INTERVAL, TrainingConfig  # noqa: E402
 from training.dataset import HeadDataset  # noqa: E402
 from training.dual_discriminator import filtered_resizing  # noqa: E402
 from training.images import from_uint8  # noqa: E402
 from training.layers import normalize_second_moment  # noqa: E402
+from training.options import PRESETS, SCENES  # noqa: E402
 from training.schedules import ema_decay  # noqa: E402
 from training.snapshots import Grids  # noqa: E402
 

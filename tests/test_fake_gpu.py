@@ -16,7 +16,8 @@ from click.testing import CliRunner
 
 from benchmarks import fake_gpu
 from camera_utils import orbit_label
-from training.config import PRESETS, TrainingConfig
+from training.config import TrainingConfig
+from training.options import PRESETS
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent

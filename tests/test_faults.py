@@ -17,7 +17,8 @@ from test_training import ROOT, assert_same_weights, command, only_run, run, sna
 from dnnlib import UserError
 from torch_utils.distributed import free_port
 from training import checkpoint
-from training.config import PRESETS, TrainingConfig
+from training.config import TrainingConfig
+from training.options import PRESETS
 from training.training_loop import SKIPPED_STEPS_LIMIT, Trainer
 
 

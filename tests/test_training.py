@@ -20,7 +20,7 @@ from helpers import children, write_data_set
 
 import train
 from camera_utils import orbit_label
-from training.config import PRESETS
+from training.options import PRESETS
 
 ROOT = Path(__file__).parent.parent
 # The second command of docs/training.md, with networks that take a second per step.

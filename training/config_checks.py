@@ -1,18 +1,16 @@
 """Which options of a training run contradict each other or would have no effect: one clear line for each."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dnnlib import UserError
 from dnnlib.util import is_power_of_two
 from metrics.requests import DISTANCES, parse_all
-
-if TYPE_CHECKING:
-    from training.config import TrainingConfig
+from training.options import Options
 
 
-def check(config: "TrainingConfig", preset: dict[str, Any]) -> None:
-    """Raise UserError for the first mistake; `preset` holds the defaults that the configuration's preset changes."""
+def check(config: Options, preset: dict[str, Any]) -> None:
+    """Raise UserError for the first mistake; `preset` holds the defaults that the options' preset changes."""
     _check_effects(config, preset)
     _check_batch(config)
     _check_sizes(config)
@@ -66,7 +64,7 @@ _CONDITIONS = (
 )
 
 
-def _check_effects(config: "TrainingConfig", preset: dict[str, Any]) -> None:
+def _check_effects(config: Options, preset: dict[str, Any]) -> None:
     defaults = {name: field.default for name, field in config.__dataclass_fields__.items()} | preset
     for name, acts, reason in _CONDITIONS:
         value = getattr(config, name)
@@ -79,7 +77,7 @@ def _check_effects(config: "TrainingConfig", preset: dict[str, Any]) -> None:
         )
 
 
-def _check_batch(config: "TrainingConfig") -> None:
+def _check_batch(config: Options) -> None:
     if config.batch % config.gpus:
         raise UserError(f"--batch {config.batch} must be a multiple of --gpus {config.gpus}")
     if config.batch % (config.gpus * config.micro_batch):
@@ -92,7 +90,7 @@ def _check_batch(config: "TrainingConfig") -> None:
         raise UserError("--disc_c_noise is in deviations of the labels of a GPU's batch, which needs --batch-gpu 2 or more")
 
 
-def _check_sizes(config: "TrainingConfig") -> None:
+def _check_sizes(config: Options) -> None:
     for name in ("triplane_size", "seg_resolution"):
         value = getattr(config, name)
         if value < 8 or not is_power_of_two(value):
@@ -106,7 +104,7 @@ def _check_sizes(config: "TrainingConfig") -> None:
         raise UserError(f"--min_yaw {config.min_yaw:g} is over --max_yaw {config.max_yaw:g}")
 
 
-def _check_run(config: "TrainingConfig") -> None:
+def _check_run(config: Options) -> None:
     if config.resume_kimg >= config.kimg:
         raise UserError(
             f"--resume_kimg {config.resume_kimg} leaves nothing to do up to --kimg {config.kimg:g}, which counts from 0"

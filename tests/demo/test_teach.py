@@ -18,8 +18,8 @@ from demo.teaching.people import load_people
 from demo.teaching.placed_samples import Placement, Rays, cast_rays, march, place
 from dnnlib import EasyDict, UserError
 from inference import synthesis
-from training.config import SCENES
 from training.loading import load_network
+from training.options import SCENES
 from training.volumetric_rendering import ray_sampler
 from training.volumetric_rendering.ray_marcher import march_rays
 
