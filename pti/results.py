@@ -111,7 +111,7 @@ class Results:
                 was, now = (f" ({value} {label})" if label else "" for value in (stored.get(name), asked[name]))
                 raise UserError(f"{self.folder} was begun with another network{was} than the one given now{now}; {ADVICE}")
         if stored.get("target") != asked["target"]:
-            raise UserError(f"{self.folder} is of another photo, mask or camera than those given now; {ADVICE}")
+            raise UserError(f"{self.folder} belongs to another photo, mask or camera than those given now; {ADVICE}")
         changes = [f"{name} was {stored.get(name)}, is {value}" for name, value in asked.items() if stored.get(name) != value]
         if changes:
             raise UserError(f"cannot continue in {self.folder} with other options: {'; '.join(changes)}; {ADVICE}")

@@ -292,7 +292,7 @@ def test_another_json_is_not_replaced(exported, tiny):  # noqa: F811
     export_network(tiny, exported)  # its own is
     labels = exported.with_name("dataset.json")
     labels.write_text('{"labels": []}')
-    with pytest.raises(UserError, match="dataset.json is not an export's"):
+    with pytest.raises(UserError, match="dataset.json was not written by an export"):
         export_network(tiny, labels.with_suffix(SUFFIX))
     assert labels.read_text() == '{"labels": []}' and not labels.with_suffix(SUFFIX).exists()
 

@@ -35,7 +35,7 @@ class HeadPictures(torch.utils.data.Dataset):
         self._sources = select_views(self._labels, min_yaw, max_yaw, back_repeat)  # item -> index of its picture
         if not len(self._sources):
             raise UserError(
-                f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw, --max_yaw"
+                f"no picture in {img_data} has |yaw| between {min_yaw:g} and {max_yaw:g} degrees; widen --min_yaw and --max_yaw"
             )
         self._unmirrored = len(self._sources)
         if mirror:

@@ -42,7 +42,7 @@ def export_network(network: torch.nn.Module, path: Path, key: str = "G_ema") -> 
         return
     description = path.with_suffix(".json")
     if description.exists() and not _is_description(description):
-        raise UserError(f"{description} is not an export's and would be replaced; choose another name for --out")
+        raise UserError(f"{description} was not written by an export and would be replaced; choose another name for --out")
     if not persistence.is_persistent(network):
         raise UserError(f"a {type(network).__name__} does not say how it was constructed and cannot be exported")
     attributes = {name: getattr(network, name) for name in KEPT_ATTRIBUTES if hasattr(network, name)}

@@ -164,13 +164,13 @@ class HeadSet:
         except (OSError, ValueError, TypeError):
             fits = False
         if not fits:
-            raise UserError(f"{path} is not that of a set of heads; choose a new or empty --outdir")
+            raise UserError(f"{path} does not describe a set of heads; choose a new or empty --outdir")
         changed = {name: (stored[name], new) for name, new in self.options.as_json().items() if stored[name] != new}
         if "identities" in changed and changed["identities"][0] < changed["identities"][1]:
             del changed["identities"]
         if changed:
             changes = "; ".join(f"{name} was {old}, is {new}" for name, (old, new) in changed.items())
-            raise UserError(f"cannot go on in {self.folder} with other options: {changes}; choose another --outdir")
+            raise UserError(f"cannot continue in {self.folder} with other options: {changes}; choose another --outdir")
 
     def _check_files(self) -> None:
         """Refuse unknown files, because a set is passed on as a folder and its options must describe all of it."""
@@ -186,7 +186,7 @@ class HeadSet:
             foreign += [name for name in names if name not in expected]
         if foreign:
             named = ", ".join(foreign[:FOREIGN_SHOWN]) + ", ..." * (len(foreign) > FOREIGN_SHOWN)
-            raise UserError(f"{self.folder} holds files that are not of this set ({named}); choose a new or empty --outdir")
+            raise UserError(f"{self.folder} contains files that are not part of this set ({named}); choose an empty --outdir")
 
     def _labels(self, number: int) -> list[list[Any]]:
         views = json.loads((self.folder / PEOPLE_NAME / f"{number:05d}.json").read_text())["views"]

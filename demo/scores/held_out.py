@@ -68,7 +68,7 @@ def load_held_out(path: str | os.PathLike) -> HeldOut:
         raise UserError(f"{folder}: its pictures are not of one size; {ADVICE}")
     heads = [str(Path(pair.image).parent) for pair in pairs]
     if len(set(heads)) < 2:
-        raise UserError(f"{folder} shows one head; two at least are needed, each in a folder of its own; {ADVICE}")
+        raise UserError(f"{folder} shows one head; at least two are needed, each in a folder of its own; {ADVICE}")
     return HeldOut(
         heads,
         *(np.stack(parts) for parts in zip(*views)),
@@ -95,7 +95,7 @@ def load_jitter(path: str | os.PathLike) -> np.ndarray:
             labels = torch.tensor([plan.label for plan in plans]).reshape(-1, camera_utils.LABEL_DIM)
             return in_camera_axes(torch.tensor([plan.shift for plan in plans]).reshape(-1, 3), labels).numpy()
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UserError(f"{path}: what it says of its cameras cannot be read: {type(error).__name__} {error}") from None
+        raise UserError(f"{path}: its cameras cannot be read: {type(error).__name__} {error}") from None
     raise UserError(f"{path} has neither people/*.json nor options.json; give a folder that demo/render_heads.py made")
 
 

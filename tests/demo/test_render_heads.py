@@ -191,7 +191,7 @@ def test_fewer_people_than_there_are_is_refused(tmp_path):
 def test_a_folder_with_other_files_is_refused(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"files that are not of this set .{name}"):
+    with pytest.raises(UserError, match=f"files that are not part of this set .{name}"):
         render(tmp_path, options())
     assert contents(tmp_path) == {name: b"mine"}
 
@@ -205,7 +205,7 @@ def test_a_foreign_file_in_a_set_is_refused(tmp_path):
 
 def test_options_of_something_else_are_refused(tmp_path):
     (tmp_path / "options.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match="is not that of a set of heads"):
+    with pytest.raises(UserError, match="does not describe a set of heads"):
         render(tmp_path, options())
 
 

@@ -151,7 +151,7 @@ def damage(folder, what):
         ("a depth of another size", "00000/003.png are not squares of one size"),
         ("a depth that is no picture", "cannot read 00000/003.png"),
         ("a mask is missing", r"image without a mask: 1 \(00000/003.png\)"),
-        ("nothing", "shows one head; two at least"),
+        ("nothing", "shows one head; at least two"),
         ("no labels", "00000/000.png has no label of 25 finite numbers"),
     ],
 )

@@ -150,7 +150,7 @@ def test_other_options_or_networks_are_refused_unless_begun_anew(done, network, 
     assert code == 1 and "another network (512 pixels) than the one given now (128 pixels)" in output
     (tmp_path / "tiny" / "000" / "options.json").write_text(json.dumps(dict(stored, target="another")))
     code, output = call(run.main, *args)
-    assert code == 1 and "is of another photo, mask or camera than those given now" in output
+    assert code == 1 and "belongs to another photo, mask or camera than those given now" in output
     code, output = call(run.main, *args, "--restart", "true", "--save-video", "false")
     assert code == 0, output
     assert "head.glb" not in files_in(tmp_path / "tiny" / "000")
