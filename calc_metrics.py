@@ -73,11 +73,12 @@ def main(files: tuple[str, ...], compare: bool, plot: str | None, network: str |
         raise click.UsageError("--network says what to measure")
     if not options["metrics"]:
         raise click.UsageError("--metrics is empty")
-    device = select_device(options["device"], options["gpus"] - 1)  # says now that a GPU is missing
+    device = select_device(options["device"], distributed.last_local_rank(options["gpus"]))  # says now that a GPU is missing
     settings = _settings(options)
     data = _data(network, options)
-    for line in settings.check(open_data(data)):  # now, and not in every process
-        print(f"Metrics:  {line}")
+    told = settings.check(open_data(data))  # now, and not in every process
+    if distributed.speaks():
+        print("\n".join(f"Metrics: {line}" for line in told))
     out = _out(network, options["out"])
     backend = "nccl" if device.type == "cuda" else "gloo"
     args = (network, settings, data, options["device"], out, options["trust_pickle"])

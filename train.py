@@ -161,7 +161,7 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
         check_unchanged(run_dir, stored, config)
     dataset = HeadDataset(**config.dataset_kwargs())
     faults = review(dataset, config.accept_data)
-    if not distributed.under_torchrun() or os.environ["RANK"] == "0":
+    if distributed.speaks():
         for fault in faults:
             print(f"Warning: {config.img_data}: {fault}; dataset_tool_seg.py --check says which", file=sys.stderr)
     if config.metrics:
@@ -172,8 +172,7 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
         found = run_dir or (None if restart else find_unfinished(config))
         print(f"Dry run: nothing was made; this would {f'continue {found}' if found else 'begin a new run'}.")
         return
-    local_rank = int(os.environ["LOCAL_RANK"]) if distributed.under_torchrun() else config.gpus - 1
-    device = select_device(config.device, local_rank)  # reports a missing GPU once, not in every process
+    device = select_device(config.device, distributed.last_local_rank(config.gpus))  # reports a missing GPU once, not in every process
     distributed.launch(train, (config, run_dir, restart), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
 
 

@@ -151,6 +151,8 @@ class _Session:
     def __init__(self, measurer: Measurer, G: TriPlaneGenerator, tools: Tools, stop: Callable[[], bool]):
         self.measurer, self.G, self.tools, self.stop = measurer, G, tools, stop
         self.settings = measurer.settings
+        if "seg" in self.settings.metrics and not G.grid_model.masked:
+            raise UserError("seg compares the network's own masks, and this one makes none: leave it out")
         self.labels = measurer.dataset.item_labels()
         self.kinds = ("features", "probabilities")[: 2 if "is" in {r.kind for r in self.settings.requests} else 1]
         self._temporary: dict[Path, Store] = {}
@@ -351,8 +353,6 @@ class _Session:
             images, masks = self.measurer.real.read_whole(numbers)
             return {"iou": np.array([self._overlap(*pair) for pair in zip(pictures.as_rows(images), masks[:, 0])])}
 
-        if not self.G.grid_model.masked:
-            return {} if distributed.get_rank() == 0 else None
         made = self._rows_of_made(request, view, "seg", of_made, ("iou",))
         real = None
         if self.measurer.real.masked:

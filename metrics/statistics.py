@@ -3,13 +3,14 @@
 Features are [N, D], a row a picture.  `docs/metrics.md` says what each figure means and how many pictures it wants.
 """
 
+from typing import Iterator
+
 import numpy as np
 import scipy.linalg
-from scipy.spatial.distance import cdist
 
 KERNEL_SUBSETS, KERNEL_SUBSET_SIZE = 100, 1000  # at most; as published code for StyleGAN has them
 SCORE_SPLITS = 10
-ROWS_AT_A_TIME = 1000  # of distances
+ROWS_AT_A_TIME = 256  # of distances
 
 
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
@@ -85,10 +86,13 @@ def _share_near(asked: np.ndarray, manifold: np.ndarray, neighbours: int) -> flo
     return float(np.concatenate([(rows <= radii).any(axis=1) for rows in _distances(asked, manifold)]).mean())
 
 
-def _distances(first: np.ndarray, second: np.ndarray):
+def _distances(first: np.ndarray, second: np.ndarray) -> Iterator[np.ndarray]:
     """Squared distances [n, len(second)] of ROWS_AT_A_TIME features of `first` after the other."""
+    second = second.astype(np.float64)
+    lengths = np.square(second).sum(axis=1)
     for start in range(0, len(first), ROWS_AT_A_TIME):
-        yield cdist(first[start : start + ROWS_AT_A_TIME], second, "sqeuclidean")
+        rows = first[start : start + ROWS_AT_A_TIME].astype(np.float64)
+        yield (np.square(rows).sum(axis=1)[:, None] + lengths - 2 * rows @ second.T).clip(min=0)
 
 
 def inception_score(probabilities: np.ndarray, splits: int = SCORE_SPLITS) -> tuple[float, float]:

@@ -41,6 +41,16 @@ def under_torchrun() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
 
 
+def speaks() -> bool:
+    """Whether this process is the one to tell what concerns all, before `launch` has made them a group too."""
+    return not under_torchrun() or os.environ["RANK"] == "0"
+
+
+def last_local_rank(num_processes: int) -> int:
+    """The highest local rank that `launch` gives to processes which this one stands for: its own under torchrun."""
+    return int(os.environ["LOCAL_RANK"]) if under_torchrun() else num_processes - 1
+
+
 def launch(function: Callable[..., None], args: tuple, num_processes: int, backend: str) -> None:
     """Run ``function(local_rank, *args)`` in `num_processes` processes that form a group, and wait for them.
 
