@@ -3,7 +3,7 @@
 Features are [N, D], a row a picture.  `docs/metrics.md` says what each figure means and how many pictures it wants.
 """
 
-from typing import Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.linalg

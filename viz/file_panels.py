@@ -30,7 +30,6 @@ def save(tab: Any) -> None:
         as_png.on_click,
         lambda _: _download(tab, f"{_stem(tab)}.png", outputs.png(tab.state, tab.network, tab.viewer.painter.turn)),
     )
-    tab.command = gui.add_text("Command", "", multiline=True, hint="Makes the same picture without this page")
     with gui.add_folder("Film"):
         frames = gui.add_number("Frames", 120, min=2, max=2000, step=1)
         fps = gui.add_number("A second", 30, min=1, max=120, step=1)
@@ -42,6 +41,8 @@ def save(tab: Any) -> None:
         kind = gui.add_dropdown("Format", MESHES, hint=".glb has a texture, .stl is for printing")
         resolution = gui.add_dropdown("Voxels", RESOLUTIONS, initial_value=RESOLUTIONS[1], hint="Along a side")
         mesh = gui.add_button("Mesh")
+    # Below the others: it is as high as its text is long.
+    tab.command = gui.add_text("Command", "", multiline=True, hint="Makes the same picture without this page")
     tab.progress = gui.add_progress_bar(0, visible=False, animated=True)
     tab.cancel = gui.add_button("Cancel", color="red", visible=False)
 

@@ -83,5 +83,6 @@ def mesh(state: State, network: Network, path: Path, resolution: int, turn: Turn
     step(0.1)
     densities = shapes.density_grid(network.G, face, resolution)  # draws no random numbers: pages may go on meanwhile
     step(0.6)
+    G, _ = picture.drawing(replace(state, **picture.front_view(network)), network)  # its colours are seen from all round
     with turn():
-        save_head(network.G, face, densities, path, picture.camera(state, network))
+        save_head(G, face, densities, path, picture.camera(state, network))

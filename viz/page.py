@@ -6,10 +6,20 @@ import io
 import socket
 import threading
 import time
+<<<<<<< HEAD
 from collections.abc import Callable
+=======
+import traceback
+>>>>>>> viewer
 from dataclasses import replace
+from http import HTTPStatus
 from pathlib import Path
+<<<<<<< HEAD
 from typing import Any
+=======
+from typing import Any, Callable, Iterator
+from urllib.parse import urlsplit
+>>>>>>> viewer
 
 import numpy as np
 import PIL.Image
@@ -57,21 +67,47 @@ def free_port(host: str, port: int) -> int:
     raise UserError(f"--port {port}: cannot listen there or on the next {PORTS_TRIED} ports of {host}: {reason}")
 
 
+@contextlib.contextmanager
+def _own_pages_only() -> Iterator[None]:
+    """Servers that viser starts inside refuse other sites' pages, which a browser would let connect to them."""
+    import websockets.asyncio.server as server  # comes with viser
+
+    serve = server.serve
+
+    def serve_own(*args: Any, process_request: Callable, **kwargs: Any) -> Any:
+        def check(connection: Any, request: Any) -> Any:
+            origin = request.headers.get("Origin")
+            if origin is not None and urlsplit(origin).netloc != request.headers.get("Host"):
+                return connection.respond(HTTPStatus.FORBIDDEN, "This is for pages of this address only.\n")
+            return process_request(connection, request)
+
+        return serve(*args, process_request=check, **kwargs)
+
+    server.serve = serve_own
+    try:
+        yield
+    finally:
+        server.serve = serve
+
+
 class Viewer:
-    """Serves pages on `host` until `stop`; each shows `first` of `library` to begin with."""
+    """Serves pages on `host` until `stop`.
+
+    A page begins with what was looked at last: `first` of `library`, and `state`.
+    """
 
     def __init__(self, library: Library, first: str, state: State, host: str, port: int, dark: bool, outputs: str):
         viser = import_viser()
-        self.library, self.first, self.state, self.dark, self.outputs = library, first, state, dark, Path(outputs)
+        self.library, self.state, self.dark, self.outputs = library, state, dark, Path(outputs)
         self.gallery, self.inversion = Gallery(self.outputs / "gallery.json"), None
-        library.get(first)  # what cannot be loaded ends the command, before anything is served
+        self.network = library.get(first)  # what cannot be loaded ends the command, before anything is served
         self.painter, self.tabs, self._stopped = Painter(), {}, threading.Event()
 
         class Server(viser.ViserServer):
             def request_share_url(self, verbose: bool = True) -> None:
                 """Nothing: any page could ask for a public address."""
 
-        with contextlib.redirect_stdout(io.StringIO()):  # its banner
+        with contextlib.redirect_stdout(io.StringIO()), _own_pages_only():  # its banner
             self.server = Server(host=host, port=free_port(host, port), label="multi_pose", verbose=False)
         self.port = self.server.get_port()
         self.server.gui.configure_theme(dark_mode=dark, show_logo=False, show_share_button=False, control_width="medium")
@@ -118,6 +154,8 @@ class Viewer:
 
     def _open(self, client: Any) -> None:
         self.tabs[client.client_id] = Tab(self, client)
+        if client.client_id not in self.server.get_clients():  # closed meanwhile
+            self._close(client)
 
     def _close(self, client: Any) -> None:
         tab = self.tabs.pop(client.client_id, None)
@@ -140,16 +178,12 @@ class Tab:
 
     def __init__(self, viewer: Viewer, client: Any):
         self.viewer, self.client, self.gui = viewer, client, client.gui
-        self.state, self.dark, self.closed = viewer.state, viewer.dark, False
+        self.network, self.state, self.dark, self.closed = viewer.network, viewer.state, viewer.dark, False
         self.seeds: list[int] | None = None  # of the grid that is shown instead of one head
         self._pixels: np.ndarray | None = None
         self._is_best = False
         self._lock = threading.RLock()
         self._bound: list[tuple[str, Any, Callable[[Any], Any]]] = []
-        try:
-            self.network = viewer.library.get(viewer.first)
-        except UserError:  # gone since the command began; the page must open all the same
-            self.network = next(tab.network for tab in viewer.tabs.values())
         client.camera.min_orbit_distance, client.camera.max_orbit_distance = states.MIN_DISTANCE, states.MAX_DISTANCE
         panels.build(self)
         self.look_from(self.state)
@@ -202,13 +236,16 @@ class Tab:
                 act(event)
             except UserError as error:
                 self.tell(str(error))
+            except Exception as error:  # a page may send what no control offers
+                traceback.print_exc()
+                self.tell(f"{type(error).__name__}: {error}".splitlines()[0])
 
     def use(self, name: str) -> None:
         """Look with another network; UserError, and the old one stays, if it cannot be used."""
         network = self.viewer.library.get(name)
         photo = states.PHOTO if network.pivot is not None else states.SEED
         with self._lock:
-            self.network, self.viewer.first = network, name
+            self.network = self.viewer.network = network
         changes = dict(face=photo, **(picture.photo_view(network) if network.pivot is not None else {}))
         panels.network_changed(self)
         self.show_state(replace(self.state, **changes))
@@ -218,7 +255,7 @@ class Tab:
         try:
             if self.viewer.library.file(self.network.name) == self.network.file:
                 return
-            self.network = self.viewer.library.get(self.network.name)
+            self.network = self.viewer.network = self.viewer.library.get(self.network.name)
         except UserError:  # half written, or removed: the next look will tell
             return
         panels.network_changed(self)

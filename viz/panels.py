@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dnnlib import UserError, cli
-from viz import file_panels, grid, states
-from viz.states import State
+from viz import file_panels, grid, picture, states
 
 KEY_VIEWS = {"Front": 0.0, "Left": 90.0, "Back": 180.0, "Right": 270.0}  # yaws in degrees
 SHOWN = {"Picture": "image", "Raw": "image_raw", "Depth": "image_depth", "Normals": states.NORMALS, "Mask": "image_mask"}
@@ -169,9 +168,8 @@ def _view(tab: Any) -> None:
     turn = gui.add_button_group("From", tuple(KEY_VIEWS))
 
     def look(_: Any) -> None:
-        plain = State()
-        view = dict(yaw=KEY_VIEWS[turn.value], pitch=plain.pitch, distance=plain.distance, target=plain.target)
-        tab.show_state(replace(tab.state, **view))
+        view = picture.front_view(tab.network)
+        tab.show_state(replace(tab.state, **dict(view, yaw=KEY_VIEWS[turn.value])))
 
     tab.on(turn.on_click, look)
     _choice(tab, "Background", "background", BACKGROUNDS)

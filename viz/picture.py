@@ -17,7 +17,7 @@ from dnnlib import EasyDict, UserError
 from inference import synthesis
 from pti.inversion import prepare as prepare_pivot
 from pti.projector import Pivot
-from pti.rendering import rays_start_at_head
+from pti.rendering import NEAR_OF_HEAD, rays_start_at_head
 from pti.results import Results
 from training import images
 from training.triplane import Face, TriPlaneGenerator
@@ -164,8 +164,7 @@ def picture(state: State, network: Network, detail: Detail = FULL, stale: Callab
     with interruptible(stale) if stale is not None else contextlib.nullcontext():
         face, label = network.face(face_of(state, network)), camera(state, network)
         G, depths = drawing(state, network, detail)
-        with rays_start_at_head(G) if state.face == states.PHOTO else contextlib.nullcontext():
-            seen = synthesis.render(G, face, label)
+        seen = synthesis.render(G, face, label)
     if state.image_mode == states.NORMALS:
         return normals_picture(seen["image_depth"], label, seen.get("image_mask"))[0]
     pixels = images.picture(seen, state.image_mode, depths)[0]
@@ -192,6 +191,9 @@ def drawing(state: State, network: Network, detail: Detail = FULL) -> tuple[TriP
     if kwargs.ray_start != "auto" and abs(farther) > 1e-4:
         kwargs.ray_start, kwargs.ray_end = (max(kwargs[name] + farther, NEAREST) for name in ("ray_start", "ray_end"))
         kwargs.ray_end = max(kwargs.ray_end, kwargs.ray_start + NEAREST)
+    if kwargs.ray_start != "auto" and state.face == states.PHOTO:  # as `rays_start_at_head`, from any distance
+        at_head = synthesis.orbit_radius(G) + farther - NEAR_OF_HEAD * kwargs.box_warp
+        kwargs.ray_start = min(max(kwargs.ray_start, at_head), kwargs.ray_end - NEAREST)
     if detail.size is not None:
         twin.neural_rendering_resolution = min(detail.size, network.raw_size)
     if not detail.superresolution:
@@ -258,6 +260,12 @@ def photo_picture(network: Network) -> np.ndarray:
 def enlarged(pixels: np.ndarray, side: int) -> np.ndarray:
     """A square picture [H, W, 3 or 4] at `side` pixels."""
     return np.asarray(PIL.Image.fromarray(pixels).resize((side, side), PIL.Image.Resampling.BICUBIC))
+
+
+def front_view(network: Network) -> dict[str, object]:
+    """The fields of the state that look from the front, from where the network's training did."""
+    radius = min(max(synthesis.orbit_radius(network.G), states.MIN_DISTANCE), states.MAX_DISTANCE)
+    return dict(yaw=0.0, pitch=0.0, distance=radius, target=(0.0, 0.0, 0.0))
 
 
 def photo_view(network: Network) -> dict[str, object]:

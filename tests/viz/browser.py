@@ -133,11 +133,12 @@ class Page:
             const r = element.getBoundingClientRect();
             return [r.x + r.width / 2, r.y + r.height / 2];
         }})()"""
-        places = [None]
+        places = []
 
         def rests() -> bool:  # folders unfold slowly
             places.append(self.run(find))
-            return places[-1] is not None and places[-1] == places[-2]
+            time.sleep(0.1)
+            return places[-1] is not None and places[-3:] == [places[-1]] * 3
 
         until(rests, 15, f"no {text!r} in the page")
         self.click(*places[-1])

@@ -150,6 +150,17 @@ def test_nothing_but_the_page_is_served(one_page):
         assert error.value.code == 404, path
 
 
+def test_pages_of_other_sites_cannot_connect(one_page):
+    websockets = pytest.importorskip("websockets")
+    from websockets.sync.client import connect
+
+    address = f"127.0.0.1:{one_page[0].port}"
+    with connect(f"ws://{address}", origin=f"http://{address}", subprotocols=["viser-v0"]):
+        pass
+    with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+        connect(f"ws://{address}", origin="http://elsewhere.example", subprotocols=["viser-v0"])
+
+
 def test_a_taken_port_gives_the_next_one(serve):
     first = serve()
     second = serve()
