@@ -172,9 +172,8 @@ def main(ctx: click.Context, dry_run: bool, restart: bool, **options: Any) -> No
         found = run_dir or (None if restart else find_unfinished(config))
         print(f"Dry run: nothing was made; this would {f'continue {found}' if found else 'begin a new run'}.")
         return
-    device = select_device(
-        config.device, distributed.last_local_rank(config.gpus)
-    )  # reports a missing GPU once, not in every process
+    # Asked here, so that a missing GPU is reported once and not by every process.
+    device = select_device(config.device, distributed.last_local_rank(config.gpus))
     distributed.launch(train, (config, run_dir, restart), config.gpus, backend="nccl" if device.type == "cuda" else "gloo")
 
 

@@ -206,7 +206,7 @@ def _mean(record: dict[str, Any], name: str) -> float | None:
 
 
 def _curves(records: list[dict[str, Any]]) -> dict[str, Any]:
-    """kimg and hours of the points, and the means of all statistics there; groups of records are one point if there are many."""
+    """The kimg and hours of the points, and the means of all statistics there; many records are grouped into fewer points."""
     size = -(-len(records) // POINTS) or 1
     groups = [records[i : i + size] for i in range(0, len(records), size)]
     names = dict.fromkeys(name for record in records for name, value in record.items() if isinstance(value, dict))

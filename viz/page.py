@@ -6,20 +6,13 @@ import io
 import socket
 import threading
 import time
-<<<<<<< HEAD
-from collections.abc import Callable
-=======
 import traceback
->>>>>>> viewer
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http import HTTPStatus
 from pathlib import Path
-<<<<<<< HEAD
 from typing import Any
-=======
-from typing import Any, Callable, Iterator
 from urllib.parse import urlsplit
->>>>>>> viewer
 
 import numpy as np
 import PIL.Image
