@@ -23,7 +23,7 @@ INSIDE = -0.05  # barycentric; neighbours share their edges, which does not coun
 
 
 class Atlas(NamedTuple):
-    """A texture layout: corners of faces [F, 3, 2] (x, y in texels from the upper left), their pieces, side in texels."""
+    """A texture layout: corners of faces [F, 3, 2] (x, y in texels from the upper left), pieces of faces, side in texels."""
 
     corners: np.ndarray
     pieces: np.ndarray
