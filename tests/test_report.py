@@ -163,10 +163,15 @@ def browser():
     return found
 
 
-def opened(browser, page, folder, *options):
+def seen(dom):
+    """What of a document is neither script nor the data of a picture."""
+    return re.sub(r"<script.*?</script>|base64,[^\"]*", "", dom, flags=re.DOTALL)
+
+
+def opened(browser, page, folder):
     """What a page has become after its scripts have run."""
     words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
-    words += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", *options, page.as_uri()]
+    words += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", "--dump-dom", page.as_uri()]
     result = subprocess.run(words, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
@@ -176,11 +181,35 @@ def test_a_browser_draws_the_page(browser, run_dir, tmp_path):
     other = write_run(tmp_path / "runs" / "00001-ffhq-heads-lower", moments=(0, 100), desc=HOSTILE)
     page = tmp_path / "page.html"
     assert invoke(run_dir, other, "--out", page).exit_code == 0
-    dom = opened(browser, page, tmp_path, "--dump-dom")
+    dom = seen(opened(browser, page, tmp_path))
     assert 'data-drawn="yes"' in dom  # set by the last line of the script
     charts = data_of(page.read_text())["charts"]
     assert dom.count("<svg") == len(charts) + 1  # and one of the metric that was measured more than once
     assert dom.count('class="curve"') >= 2 * len(charts)
     assert dom.count("<img") == 2 and "Alarm: second face" in dom and "fid2k_efflite0" in dom
-    assert "NaN" not in re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
-    assert "<title>Training report" in dom and "<img src=x" not in dom.replace("&lt;img src=x", "")  # text stays text
+    assert "NaN" not in dom and "undefined" not in dom
+    assert "<title>Training report" in dom and "<img src=x" not in dom and "&lt;img src=x" in dom  # text stays text
+
+
+PLAY = """<script>
+window.addEventListener("error", event => document.documentElement.dataset.error = event.message);
+const act = (node, name, value) => { node.value = value; node.dispatchEvent(new Event(name)); };
+act(document.querySelector("input.time"), "input", 1);
+document.querySelector("button[value=depth]").click();
+act(document.querySelector("select"), "change", "hours");
+act(document.querySelectorAll("input[type=range]")[1], "input", 0.9);
+const plot = document.querySelector(".plot"), box = plot.getBoundingClientRect();
+plot.dispatchEvent(new PointerEvent("pointermove", {clientX: box.left + box.width / 2, clientY: box.top + 50}));
+</script>"""
+
+
+def test_the_page_answers_to_its_controls(browser, run_dir, tmp_path):
+    assert invoke(run_dir).exit_code == 0
+    page = tmp_path / "played.html"
+    page.write_text((run_dir / "report.html").read_text().replace("</body>", f"{PLAY}</body>"))
+    dom = seen(opened(browser, page, tmp_path))
+    assert "data-error" not in dom
+    assert "depth, 100 kimg" in dom
+    hours = float(re.search(r'class="quiet">([\d.]+) hours<', dom)[1])  # of the record under the pointer
+    assert 0.1 < hours < 60 * 90 / 3600
+    assert dom.count("opacity") >= dom.count("<svg") - 1  # what was smoothed shows through, in all but the metrics

@@ -97,6 +97,8 @@ NO_CURVE = re.compile(r"Progress/(tick|kimg)|Timing/.*|Throughput/rank.*")  # in
 @click.option("--out", type=click.Path(path_type=Path), help="The page; report.html in the first RUN_DIR if not given")
 def main(run_dirs: tuple[Path, ...], out: Path | None) -> None:
     run_dirs = tuple(dict.fromkeys(path.resolve() for path in run_dirs))
+    for run_dir in run_dirs:
+        _require_run(run_dir)
     out = out or run_dirs[0] / "report.html"
     page = render([describe(path, len(run_dirs)) for path in run_dirs])
     with atomic_path(out) as temporary:
@@ -134,9 +136,7 @@ def _charts(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def describe(run_dir: Path, runs: int = 1) -> dict[str, Any]:
-    """All that the page shows of a run, one of so many `runs`, as plain values.  UserError if the folder is none of a run."""
-    if not any((run_dir / name).is_file() for name in (OPTIONS_NAME, STATS_NAME)):
-        raise UserError(f"{run_dir} is not the folder of a run: it has neither {OPTIONS_NAME} nor {STATS_NAME}")
+    """All that the page shows of a run, one of so many `runs`, as plain values."""
     options, records = _options(run_dir), read_stats(run_dir)
     state = _state(run_dir, options, records)
     return dict(
@@ -151,6 +151,11 @@ def describe(run_dir: Path, runs: int = 1) -> dict[str, Any]:
         options={name: json.dumps(value) for name, value in _flat(options).items()},
         **_sheets(run_dir, runs),
     )
+
+
+def _require_run(run_dir: Path) -> None:
+    if not any((run_dir / name).is_file() for name in (OPTIONS_NAME, STATS_NAME)):
+        raise UserError(f"{run_dir} is not the folder of a run: it has neither {OPTIONS_NAME} nor {STATS_NAME}")
 
 
 def _options(run_dir: Path) -> dict[str, Any]:
