@@ -161,6 +161,7 @@ def test_a_line_after_half_a_line_is_whole(runs):
 def test_files_without_results_are_refused(runs, tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     assert call("--compare", tmp_path / "empty.jsonl")[1].count("holds no results") == 1
+    assert results.known(tmp_path / "empty.jsonl") == results.known(tmp_path / "none.jsonl") == results.known(None) == []
     assert "results not found" in call("--compare", tmp_path / "none.jsonl")[1]
     results.append(tmp_path / "own.jsonl", dict(line(3, 1000), images_seen=None))
     code, output = call("--compare", tmp_path / "own.jsonl", "--plot", tmp_path / "plot.png")
