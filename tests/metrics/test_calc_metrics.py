@@ -83,7 +83,7 @@ def test_without_a_file_the_line_is_printed(network, detector, head_data, tmp_pa
         (("--metrics", "id"), 1, "id wants a network that knows faces"),
         (("--detector", "missing.pt"), 1, "file not found: missing.pt"),
         (("--img_data", "missing.zip"), 1, "missing.zip"),
-        (("--metrics", "fid20_full", "--max_yaw", "90", "--views", "back"), 1, "no picture from the back"),
+        (("--metrics", "fid20_full", "--max_yaw", "90", "--views", "back"), 1, "no pictures from the back"),
         (("--num-images", "20"), 1, "--num-images would have no effect"),
         (("--plot", "x.png"), 2, "go with --compare"),
         (("--compare",), 2, "--compare takes files of results"),
