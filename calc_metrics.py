@@ -98,7 +98,7 @@ def measure(
             f"dataset_tool_seg.py --resolution {G.img_resolution}x{G.img_resolution} makes them alike"
         )
     about = dict(network=network, images_seen=results.images_seen(network))
-    known = results.read(out) if out is not None and out.exists() and distributed.get_rank() == 0 else []
+    known = results.known(out) if distributed.get_rank() == 0 else []
     measured = 0
     for line in Measurer(settings, dataset, chosen).measure(G, about, known):
         measured += 1

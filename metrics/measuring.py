@@ -22,19 +22,20 @@ from metrics import heads, pictures, results, statistics
 from metrics.consistency import Agreement
 from metrics.detectors import INCEPTION, VGG16
 from metrics.digests import digest_of_cameras, digest_of_generator, digest_of_pictures, digest_of_values
-from metrics.requests import DISTANCES, EFFICIENTNET, Request, parse_all
+from metrics.requests import DISTANCES, EFFICIENTNET, NEIGHBOURS, Request, parse_all
 from metrics.store import Rows, Store, default_folder
 from metrics.tools import Tools, face_of
 from metrics.views import Row, in_view, require_view
 from photo.photograph import Photo
 from torch_utils import distributed
 from training.dataset import HeadPictures
-from training.triplane import TriPlaneGenerator
+from training.triplane import Face, TriPlaneGenerator
 
 PICTURES_CHUNK, HEADS_CHUNK = 128, 4  # rows that one process computes before the next is asked, and that a file keeps
 PUBLISHED = {"fid": INCEPTION, "kid": INCEPTION, "is": INCEPTION, "pr": VGG16}  # whose features published figures are of
 ID_YAWS = (-30.0, -15.0, 0.0, 15.0, 30.0)  # degrees, of the views whose faces are compared with the middle one's
-Figures = dict[str, float]
+LEAST_REAL = NEIGHBOURS + 1  # pictures of a view
+Figures = dict[str, float | None]  # None: nothing could be seen
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,12 @@ class Settings:
         if not by_view and self.views != ("all",):
             raise UserError(f"{names} looks at heads from all round: no view can be chosen")
         for view in self.views if by_view else ():
-            require_view(dataset.item_labels(), view)
-        pictures.RealPictures(dataset, self.background)
+            require_view(dataset.item_labels(), view, LEAST_REAL)
+        pictures.RealPictures(dataset).require(self.background)
         with self.tools("cpu") as tools:
             told = [f"{names}, of {', '.join(self.views)}" if by_view else names]
             if "detector" in vars(tools):
-                known = tools.detector.name in PUBLISHED.values()
+                known = all(tools.detector.name == PUBLISHED[r.kind] for r in self.requests if r.kind in DISTANCES)
                 worth = "as published figures are" if known else "figures compare with others of it, not with published ones"
                 told.append(f"features of {tools.detector.name}: {worth}")
             return told
@@ -89,7 +90,8 @@ class Measurer:
         self.settings = settings
         self.dataset = dataset
         self.device = device
-        self.real = pictures.RealPictures(dataset, settings.background)
+        self.real = pictures.RealPictures(dataset)
+        self.real.require(settings.background)
         self._folder = Path(settings.cache) if settings.cache else default_folder()
 
     def measure(
@@ -129,11 +131,13 @@ class Measurer:
 
     @cached_property
     def data_digest(self) -> str:
-        """Of the pictures, and of the masks where they cut heads out."""
-        parts = [digest_of_pictures(self.dataset.images)]
-        if self.settings.background != "own":
-            parts.append(digest_of_pictures(self.dataset.masks))
-        return digest_of_values(parts)
+        """Of the pictures."""
+        return digest_of_pictures(self.dataset.images)
+
+    @cached_property
+    def masks_digest(self) -> str | None:
+        """Of their masks; None where there are none."""
+        return digest_of_pictures(self.dataset.masks) if self.real.masked else None
 
     @cached_property
     def cameras_digest(self) -> str:
@@ -176,11 +180,13 @@ class _Session:
         if request.by_view:
             conditioning = "drawn apart" if request.apart else "the same"
             law = dict(measurer.dataset.law, cameras=measurer.cameras_digest, view=view, conditioning=conditioning)
-            found.update(data=measurer.data_digest, background=settings.background, camera_law=law)
+            found.update(data=measurer.data_digest, camera_law=law)
         else:
             found["camera_law"] = dict(conditioning="frontal", cameras="level, from all round")
+        if request.kind == "seg" or request.kind in DISTANCES and settings.background != "own":
+            found["masks"] = measurer.masks_digest
         if request.kind in DISTANCES:
-            found["resize"] = self.tools.detector.resize
+            found.update(resize=self.tools.detector.resize, background=settings.background)
         elif request.kind in self.tools.told and request.kind != "id":
             packages.append("mediapipe")
         if request.kind in self.tools.told:
@@ -194,10 +200,12 @@ class _Session:
 
     # Rows
 
-    def _rows_of_real(self, numbers: np.ndarray, kind: str, compute: Callable, names: tuple[str, ...], **content: Any):
-        """Rows of pictures of the data, which are kept for the next time."""
-        data = dict(real=self.measurer.data_digest, background=self.settings.background, kind=kind, **content)
-        store = Store(self.measurer.folder_of(**data), PICTURES_CHUNK, stop=self.stop)
+    def _rows_of_real(
+        self, numbers: np.ndarray, kind: str, compute: Callable[[np.ndarray], Rows], names: tuple[str, ...], **content: Any
+    ) -> Rows | None:
+        """Rows of pictures of the data, which are kept for the next time; `content` is what they depend on besides."""
+        folder = self.measurer.folder_of(real=self.measurer.data_digest, kind=kind, **content)
+        store = Store(folder, PICTURES_CHUNK, stop=self.stop)
         return store.rows(numbers, compute, names, f"{kind} of real pictures")
 
     def _rows_of_made(
@@ -206,8 +214,7 @@ class _Session:
         view: str,
         kind: str,
         compute: Callable[[pictures.Made, np.ndarray], Rows],
-        names,
-        **content: Any,
+        names: tuple[str, ...],
     ) -> Rows | None:
         """Rows of pictures that are made from the cameras of `view`; ``compute(made, labels)`` gives those of a few."""
         settings = self.settings
@@ -228,7 +235,7 @@ class _Session:
         return store.rows(row.numbers(view, request.count), compute_all, names, f"{request.name}, {view}: {kind}")
 
     def _rows_of_heads(
-        self, request: Request, compute: Callable[[Any, int], Rows], names: tuple[str, ...], **content: Any
+        self, request: Request, compute: Callable[[Face, int], Rows], names: tuple[str, ...], **content: Any
     ) -> Rows | None:
         """Rows of heads, of as many seeds as are asked for; ``compute(head, number)`` gives one's, without the first axis."""
         settings = self.settings
@@ -263,14 +270,15 @@ class _Session:
 
         def of_real(numbers: np.ndarray) -> Rows:
             parts = np.array_split(numbers, math.ceil(len(numbers) / self.settings.batch))
-            asked = [detector.ask(self.measurer.real.read(part), ("features",), device) for part in parts]
+            asked = [detector.ask(self.measurer.real.read(part, background), ("features",), device) for part in parts]
             return {"features": np.concatenate([part["features"] for part in asked])}
 
         made = self._rows_of_made(request, view, "features", of_made, self.kinds)
         real = None
         if request.kind != "is":
             keys = self.measurer.real.keys[in_view(self.labels, view)]
-            content = dict(detector=detector.sha256, resize=detector.resize)
+            masks = self.measurer.masks_digest if background != "own" else None
+            content = dict(detector=detector.sha256, resize=detector.resize, background=background, masks=masks)
             real = self._rows_of_real(keys, "features", of_real, ("features",), **content)
         if made is None:
             return None
@@ -295,7 +303,7 @@ class _Session:
     # Heads from all round
 
     def _consistency(self, request: Request, view: str) -> Figures | None:
-        def compute(head: Any, number: int) -> Rows:
+        def compute(head: Face, number: int) -> Rows:
             found = heads.agreement_of(self.G, head, 360 * number / request.count)
             counts = [(found[angle].agreeing, found[angle].contradicted, found[angle].hidden) for angle in heads.ANGLES]
             return {"counts": np.array(counts)}
@@ -307,7 +315,7 @@ class _Session:
         return _means({f"consistency_{angle:g}": 100 * of for angle, of in zip(heads.ANGLES, np.array(shares).T)})
 
     def _two_faces(self, request: Request, view: str) -> Figures | None:
-        def compute(head: Any, _: int) -> Rows:
+        def compute(head: Face, _: int) -> Rows:
             seen = {side: heads.pictures_from(self.G, head, yaws) for side, yaws in heads.SIDES.items()}
             return {side: np.array([self.tools.finder.shows_face(one) for one in views]) for side, views in seen.items()}
 
@@ -318,7 +326,7 @@ class _Session:
         return _means({"two_faces": found["back"], "faces_in_front": found["front"]})
 
     def _coverage(self, request: Request, view: str) -> Figures | None:
-        def compute(head: Any, _: int) -> Rows:
+        def compute(head: Face, _: int) -> Rows:
             return {"filled": np.packbits(heads.filled(self.G, head))}
 
         rows = self._rows_of_heads(request, compute, ("filled",))
@@ -329,7 +337,7 @@ class _Session:
         return {"coverage": statistics.effective_number(shared), "coverage_distance": 100 * float(apart.mean())}
 
     def _id(self, request: Request, view: str) -> Figures | None:
-        def compute(head: Any, _: int) -> Rows:
+        def compute(head: Face, _: int) -> Rows:
             labels = [heads.level_camera(self.G, yaw)[0] for yaw in ID_YAWS]
             faces = map(face_of, heads.pictures_from(self.G, head, ID_YAWS), labels)
             return {"embedded": self.tools.embedder.embed(np.stack(list(faces)))}
@@ -356,7 +364,8 @@ class _Session:
         made = self._rows_of_made(request, view, "seg", of_made, ("iou",))
         real = None
         if self.measurer.real.masked:
-            real = self._rows_of_real(self._some_real(request, view), "seg", of_real, ("iou",), tool=self.tools.told["seg"])
+            content = dict(tool=self.tools.told["seg"], masks=self.measurer.masks_digest)
+            real = self._rows_of_real(self._some_real(request, view), "seg", of_real, ("iou",), **content)
         return self._beside(made, real, view, lambda rows: {"seg": 100 * rows["iou"]})
 
     def _overlap(self, picture: np.ndarray, mask: np.ndarray) -> float:
@@ -410,7 +419,7 @@ class _Session:
 
 def _means(groups: dict[str, np.ndarray]) -> Figures:
     """The mean of each group and its standard error, without what is nan; None where there are too few."""
-    found: dict[str, float | None] = {}
+    found: Figures = {}
     for name, values in groups.items():
         values = values[np.isfinite(values)]
         found[name] = float(values.mean()) if len(values) else None

@@ -28,19 +28,20 @@ class Made(NamedTuple):
 class RealPictures:
     """The pictures of a data set, each once and once mirrored: number 2 k is picture k, number 2 k + 1 its mirror image."""
 
-    def __init__(self, dataset: HeadPictures, background: str = "own"):
-        """UserError if heads alone are wanted (`background` white) and the data set has no masks."""
+    def __init__(self, dataset: HeadPictures):
         self.dataset = dataset
-        self.background = background
         self.keys = 2 * dataset.item_sources() + dataset.is_mirrored(np.arange(len(dataset)))  # of each item
         self._items = dict(zip(*np.unique(self.keys, return_index=True)))
         self.masked = hasattr(dataset, "masks")
+
+    def require(self, background: str) -> None:
+        """UserError if heads alone are wanted (white) and there are no masks."""
         if background == "white" and not self.masked:
             raise UserError("--background white cuts heads out by their masks: give --seg_data too")
 
-    def read(self, numbers: np.ndarray) -> np.ndarray:
-        """Pictures uint8 [N, 3, H, H], with the background that was asked for."""
-        if self.background == "own":
+    def read(self, numbers: np.ndarray, background: str = "own") -> np.ndarray:
+        """Pictures uint8 [N, 3, H, H], with one of BACKGROUNDS."""
+        if background == "own":
             return np.stack([item[0] for item in self._read(numbers)])
         return before_white(*self.read_whole(numbers))
 

@@ -41,16 +41,22 @@ def report(line: Line, path: Path | None) -> None:
 
 def read(path: Path) -> list[Line]:
     """The lines of a file of results; those that are not whole are left out.  UserError if there is no file, or no line."""
+    lines = known(existing_path(path, "results"))
+    if not lines:
+        raise UserError(f"{path} holds no results of calc_metrics.py or train.py --metrics")
+    return lines
+
+
+def known(path: Path | None) -> list[Line]:
+    """`read`, but nothing where there is no file, or no line in it."""
     lines = []
-    for text in existing_path(path, "results").read_text(encoding="utf-8", errors="replace").splitlines():
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path and path.exists() else ():
         try:
             line = json.loads(text)
             if isinstance(line["figures"], dict) and isinstance(line["fingerprint"], dict) and "metric" in line:
                 lines.append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    if not lines:
-        raise UserError(f"{path} holds no results of calc_metrics.py or train.py --metrics")
     return lines
 
 

@@ -25,14 +25,13 @@ def in_view(labels: np.ndarray, view: str) -> np.ndarray:
     return {"all": np.ones_like(front), "front": front, "side": ~(front | back), "back": back}[view]
 
 
-def require_view(labels: np.ndarray, view: str) -> np.ndarray:
-    """`in_view`; UserError where that is nobody."""
+def require_view(labels: np.ndarray, view: str, least: int = 1) -> np.ndarray:
+    """`in_view`; UserError where that is fewer than `least`."""
     inside = in_view(labels, view)
-    if not inside.any():
-        raise UserError(
-            f"the data has no picture from the {view} (front: |yaw| under {FRONT_BELOW:g} degrees, back: over {BACK_ABOVE:g}): "
-            "leave that view out"
-        )
+    if inside.sum() < least:
+        sides = f"front: |yaw| under {FRONT_BELOW:g} degrees, back: over {BACK_ABOVE:g}"
+        where = "" if view == "all" else f" from the {view} ({sides})"
+        raise UserError(f"the data has {inside.sum() or 'no'} pictures{where}, too few to compare with; choose other --views")
     return inside
 
 

@@ -429,7 +429,7 @@ class Trainer:
         """Measure the averaged generator, into metrics.jsonl; whether Ctrl-C ended that before it was done."""
         start = time.time()
         path = self.run_dir / RESULTS_NAME
-        known = results.read(path) if self.rank == 0 and path.exists() else []
+        known = results.known(path) if self.rank == 0 else []
         about = dict(network=self.last_snapshot and str(self.last_snapshot), images_seen=self.nimg)
         try:
             for line in self.measurer.measure(self.G_ema, about, known, lambda: bool(interrupt)):

@@ -83,7 +83,7 @@ def test_without_a_file_the_line_is_printed(network, detector, head_data, tmp_pa
         (("--metrics", "id"), 1, "id wants a network that knows faces"),
         (("--detector", "missing.pt"), 1, "file not found: missing.pt"),
         (("--img_data", "missing.zip"), 1, "missing.zip"),
-        (("--metrics", "fid20_full", "--max_yaw", "90", "--views", "back"), 1, "no picture from the back"),
+        (("--metrics", "fid20_full", "--max_yaw", "90", "--views", "back"), 1, "no pictures from the back"),
         (("--num-images", "20"), 1, "--num-images would have no effect"),
         (("--plot", "x.png"), 2, "go with --compare"),
         (("--compare",), 2, "--compare takes files of results"),
@@ -161,6 +161,7 @@ def test_a_line_after_half_a_line_is_whole(runs):
 def test_files_without_results_are_refused(runs, tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     assert call("--compare", tmp_path / "empty.jsonl")[1].count("holds no results") == 1
+    assert results.known(tmp_path / "empty.jsonl") == results.known(tmp_path / "none.jsonl") == results.known(None) == []
     assert "results not found" in call("--compare", tmp_path / "none.jsonl")[1]
     results.append(tmp_path / "own.jsonl", dict(line(3, 1000), images_seen=None))
     code, output = call("--compare", tmp_path / "own.jsonl", "--plot", tmp_path / "plot.png")

@@ -60,7 +60,7 @@ def test_a_side_has_its_samples_of_the_row(painted):
     assert front[:10].tolist() == row.numbers("front", 10).tolist()
     cameras = row.labels[[row[int(number)].rendered for number in front]]
     assert in_view(cameras, "front").all()
-    with pytest.raises(UserError, match="no picture from the back"):
+    with pytest.raises(UserError, match="no pictures from the back"):
         Row(HeadPictures(str(painted), max_yaw=90), 0, 4).numbers("back", 5)
 
 

@@ -138,11 +138,11 @@ def test_published_features_name_figures_as_published(files, settings, tmp_path)
 
 def test_heads_alone_are_compared_by_their_masks(head_data, settings):
     dataset = HeadDataset(*map(str, head_data))
-    white = measuring.pictures.RealPictures(dataset, "white").read(np.array([0, 2]))
-    own, masks = measuring.pictures.RealPictures(dataset, "own").read_whole(np.array([0, 2]))
+    white = measuring.pictures.RealPictures(dataset).read(np.array([0, 2]), "white")
+    own, masks = measuring.pictures.RealPictures(dataset).read_whole(np.array([0, 2]))
     assert (white[0] == np.where(masks[0] > 0.5, own[0], 255)).all()
     with pytest.raises(UserError, match="give --seg_data"):
-        measuring.pictures.RealPictures(HeadPictures(str(head_data[0])), "white")
+        measuring.pictures.RealPictures(HeadPictures(str(head_data[0]))).require("white")
     made = measuring.pictures.Made(np.zeros([1, 3, 4, 4], np.uint8), np.full([1, 1, 4, 4], 0.2, np.float32))
     assert (measuring.pictures.with_background(made, "white") == 204).all()
 
@@ -248,9 +248,11 @@ def test_heads_of_a_generator_are_measured_from_all_round(head_data, tmp_path, m
 
 
 def test_views_that_the_data_lack_are_refused_at_once(files, settings):
-    dataset = HeadPictures(str(files[0]), max_yaw=90)
-    with pytest.raises(UserError, match="no picture from the back"):
+    dataset = HeadPictures(str(files[0]), max_yaw=90, mirror=True)
+    with pytest.raises(UserError, match="no pictures from the back"):
         dataclasses.replace(settings, views=("all", "back")).check(dataset)
+    with pytest.raises(UserError, match="the data has 3 pictures, too few"):
+        settings.check(HeadPictures(str(files[0]), max_yaw=90))
     told = settings.check(dataset)
     assert told == ["fid20_full, of all", "features of colours: figures compare with others of it, not with published ones"]
     assert Settings(("coverage",)).check(dataset) == ["coverage"]
