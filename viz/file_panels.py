@@ -10,7 +10,7 @@ import numpy as np
 
 from dnnlib import UserError
 from pti.results import Results
-from viz import inversions, outputs, picture, states
+from viz import outputs, picture, states
 from viz.jobs import Job
 from viz.states import command_line
 
@@ -58,7 +58,7 @@ def save(tab: Any) -> None:
             tab.keys = [*tab.keys, tab.state][:MAX_KEYS]
         else:
             tab.keys = tab.keys[:-1]
-        told.content = f"{len(tab.keys)} views." if tab.keys else "No views yet."
+        told.content = f"Views: {len(tab.keys)}." if tab.keys else "No views yet."
 
     def fly(_: Any) -> None:
         if len(tab.keys) < 2:
@@ -66,12 +66,12 @@ def save(tab: Any) -> None:
         film(outputs.fly(tab.state, tab.keys, _whole(frames.value, 2, 2000)))
 
     def export(_: Any) -> None:
-        state, network, side = tab.state, tab.network, int(resolution.value)
+        state, network, suffix, side = tab.state, tab.network, _one_of(MESHES, kind), int(_one_of(RESOLUTIONS, resolution))
 
         def write(file: Path, step: outputs.Step) -> None:
             outputs.mesh(state, network, file, side, tab.viewer.painter.turn, step)
 
-        _start(tab, f"{_stem(tab)}{kind.value}", write)
+        _start(tab, f"{_stem(tab)}{suffix}", write)
 
     tab.on(turn.on_click, lambda _: film(outputs.turntable(tab.state, _whole(frames.value, 2, 2000))))
     tab.on(keys.on_click, edit_keys)
@@ -83,6 +83,13 @@ def save(tab: Any) -> None:
 def _whole(value: float, low: int, high: int) -> int:
     """A number of a field, whatever the page has sent, within its limits."""
     return min(max(int(value), low), high)
+
+
+def _one_of(choices: tuple[str, ...], dropdown: Any) -> str:
+    """What is chosen; UserError for anything that was not offered, which a page can send all the same."""
+    if dropdown.value not in choices:
+        raise UserError(f"choose one of {', '.join(choices)}")
+    return dropdown.value
 
 
 def _stem(tab: Any) -> str:
@@ -98,8 +105,6 @@ def _download(tab: Any, name: str, content: bytes) -> None:
 
 def _start(tab: Any, name: str, write: Callable[[Path, outputs.Step], None]) -> None:
     """Let `write` make the file `name` in the background, and send it to the page."""
-    if tab.job is not None and tab.job.is_running:
-        raise UserError("a file is being made: wait for it, or cancel it")
 
     def work(job: Job) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -114,8 +119,11 @@ def _start(tab: Any, name: str, write: Callable[[Path, outputs.Step], None]) -> 
         if reason is not None:
             tab.tell(f"{name}: {reason}")
 
-    tab.progress.value, tab.progress.visible, tab.cancel.visible = 0, True, True
-    tab.job = Job(work, lambda share: setattr(tab.progress, "value", 100 * share), done)
+    with tab.lock:
+        if tab.job is not None and tab.job.is_running:
+            raise UserError("a file is being made: wait for it, or cancel it")
+        tab.progress.value, tab.progress.visible, tab.cancel.visible = 0, True, True
+        tab.job = Job(work, lambda share: setattr(tab.progress, "value", 100 * share), done)
 
 
 def stop(tab: Any) -> None:
@@ -163,9 +171,13 @@ def _use(tab: Any, name: str) -> None:
 
 
 def network_changed(tab: Any) -> None:
-    """Show which networks there are, which one is looked at, and its photo."""
+    """Show which networks there are, and which one is looked at."""
     tab.choice.options = _names(tab)
     tab.choice.value = tab.network.name
+
+
+def show_photo(tab: Any) -> None:
+    """The photo that the network was tuned to, if any, beside what its camera sees."""
     has_photo = tab.network.photo is not None and tab.network.pivot is not None
     tab.pair.visible = tab.from_camera.visible = has_photo
     if has_photo:
@@ -229,14 +241,11 @@ def _photo(tab: Any) -> None:
     tab.stop_inverting = gui.add_button("Stop", color="red", visible=False)
 
     def begin(_: Any) -> None:
-        if viewer.inversion is not None and viewer.inversion.is_running:
-            raise UserError("a photo is being worked on: wait for it, or stop it")
         network = tab.network.file
         if Path(network).is_dir():
             network = str(Results(Path(network)).generator)
-        photo = inversions.save_photo(upload.value.name, upload.value.content, viewer.outputs / "inversions")
         counts = _whole(steps.value, 1, 5000), _whole(tuning.value, 0, 5000)
-        viewer.invert(tab, photo, network, *counts)
+        viewer.invert(tab, upload.value.name, upload.value.content, network, *counts)
 
     tab.on(upload.on_upload, begin)
     tab.on(tab.stop_inverting.on_click, lambda _: viewer.inversion and viewer.inversion.cancel())

@@ -29,6 +29,7 @@ from viz.states import State
 PORTS_TRIED = 100
 LIGHT, DARK = (255, 255, 255), (20, 21, 23)  # of the page around the picture
 DRAFT_SIDE, SIDE = 384, 1024  # pixels of the square on the page, at most: while it moves, and at the end
+MAX_WINDOW = 8192  # pixels along a side; a page may say what it likes
 QUALITY = 90  # of the JPEG that goes to the page
 CAMERA_SECONDS = 1.0  # in which a page's camera is where the program has put it
 WATCH_SECONDS = 5.0  # between two looks for new snapshots
@@ -92,7 +93,7 @@ class Viewer:
     def __init__(self, library: Library, first: str, state: State, host: str, port: int, dark: bool, outputs: str):
         viser = import_viser()
         self.library, self.state, self.dark, self.outputs = library, state, dark, Path(outputs)
-        self.gallery, self.inversion = Gallery(self.outputs / "gallery.json"), None
+        self.gallery, self.inversion, self._lock = Gallery(self.outputs / "gallery.json"), None, threading.Lock()
         self.network = library.get(first)  # what cannot be loaded ends the command, before anything is served
         self.painter, self.tabs, self._stopped = Painter(), {}, threading.Event()
 
@@ -124,12 +125,15 @@ class Viewer:
         with contextlib.redirect_stdout(io.StringIO()):
             self.server.stop()
 
-    def invert(self, asker: "Tab", photo: Path, network: str, steps: int, tuning_steps: int) -> None:
-        """Make a head of `photo` in the background; all pages see how far it is, and the one that asked shows it."""
+    def invert(self, asker: "Tab", name: str, content: bytes, network: str, steps: int, tuning_steps: int) -> None:
+        """Make a head of a photo in the background; all pages see how far it is, and the one that asked shows it.
+
+        UserError if another photo is being worked on.
+        """
         found: list[str] = []
 
         def work(job: Job) -> None:
-            library = self.library
+            library, photo = self.library, inversions.save_photo(name, content, self.outputs / "inversions")
             folder = inversions.invert(photo, network, job, steps, tuning_steps, library.trust_pickle, library.device)
             library.add(str(folder))
             found.append(str(folder))
@@ -137,9 +141,12 @@ class Viewer:
         def done(reason: str | None) -> None:
             for tab in list(self.tabs.values()):
                 is_asker = tab is asker or asker.closed  # a reload is another page of the same person
-                tab.inversion_ended(found[0] if found else None, f"{photo.name}: {reason}", is_asker)
+                tab.inversion_ended(found[0] if found else None, f"{Path(name).name}: {reason}", is_asker)
 
-        self.inversion = Job(work, self._tell_share, done)
+        with self._lock:
+            if self.inversion is not None and self.inversion.is_running:
+                raise UserError("a photo is being worked on: wait for it, or stop it")
+            self.inversion = Job(work, self._tell_share, done)
 
     def _tell_share(self, share: float) -> None:
         for tab in list(self.tabs.values()):
@@ -175,10 +182,11 @@ class Tab:
         self.seeds: list[int] | None = None  # of the grid that is shown instead of one head
         self._pixels: np.ndarray | None = None
         self._is_best = False
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._bound: list[tuple[str, Any, Callable[[Any], Any]]] = []
         client.camera.min_orbit_distance, client.camera.max_orbit_distance = states.MIN_DISTANCE, states.MAX_DISTANCE
         panels.build(self)
+        file_panels.show_photo(self)
         self.look_from(self.state)
         client.camera.on_update(lambda _: self._camera_moved())
         client.scene.on_click()(lambda event: self._clicked(*event.screen_pos))
@@ -194,7 +202,7 @@ class Tab:
 
     def edit(self, **changes: Any) -> None:
         """Change the state, and draw it if it is another now."""
-        with self._lock:
+        with self.lock:
             changed = replace(self.state, **changes)
             if changed == self.state:
                 return
@@ -203,7 +211,7 @@ class Tab:
 
     def show_state(self, state: State) -> None:
         """Take over a whole state: panels and camera follow."""
-        with self._lock:
+        with self.lock:
             self.state = self.viewer.state = state
         for name, handle, to_gui in self._bound:
             handle.value = to_gui(getattr(state, name))
@@ -237,11 +245,12 @@ class Tab:
         """Look with another network; UserError, and the old one stays, if it cannot be used."""
         network = self.viewer.library.get(name)
         photo = states.PHOTO if network.pivot is not None else states.SEED
-        with self._lock:
+        with self.lock:
             self.network = self.viewer.network = network
         changes = dict(face=photo, **(picture.photo_view(network) if network.pivot is not None else {}))
         panels.network_changed(self)
         self.show_state(replace(self.state, **changes))
+        file_panels.show_photo(self)
 
     def reload_if_newer(self) -> None:
         """Take the newest snapshot of the run that is looked at."""
@@ -320,7 +329,7 @@ class Tab:
 
     def _size(self) -> tuple[int, int]:
         camera = self.client.camera
-        return max(camera.image_width, 1), max(camera.image_height, 1)
+        return min(max(camera.image_width, 1), MAX_WINDOW), min(max(camera.image_height, 1), MAX_WINDOW)
 
     def _send(self) -> None:
         if self.closed:

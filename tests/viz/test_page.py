@@ -204,6 +204,19 @@ def test_a_mesh_comes_to_the_browser(fresh, browser):
     assert len(trimesh.load(downloaded(browser, "heads-128-seed0000.glb"), force="mesh").faces) > 1000
 
 
+@pytest.mark.parametrize("format, voxels", [("/../../../evil.glb", "128"), (".glb", "99999"), (".mrc", "128"), (7, "128")])
+def test_a_mesh_that_is_not_offered_is_refused(fresh, tmp_path, format, voxels):
+    """A page can send any value; here the handles get it as they would from there."""
+    _, page, tab = fresh
+    handles = {getattr(handle, "label", None): handle for handle in tab.gui._gui_input_handle_from_uuid.values()}
+    handles["Format"]._impl.value, handles["Voxels"]._impl.value = format, voxels
+    page.click_text("Save", "[role=tab]")
+    page.click_text("Mesh", "button")
+    until(lambda: "choose one of" in page.text())
+    assert tab.job is None or not tab.job.is_running
+    handles["Format"].value, handles["Voxels"].value = ".glb", "256"
+
+
 def test_a_film_can_be_cancelled(fresh, browser):
     _, page, tab = fresh
     page.click_text("Save", "[role=tab]")
@@ -317,9 +330,9 @@ def test_a_photo_becomes_a_head(serve, open_page, tmp_path):
         page.focus(label)
         page.type("1")
     page.upload(Path(photo))
-    until(lambda: tab.network.pivot is not None, 400, "no head")
+    until(lambda: tab.state.face == "photo", 400, "no head")
+    until(lambda: tab.pair.visible)
     settle(viewer)
-    assert tab.state.face == "photo" and tab.pair.visible
     assert str(tab.network.name).startswith(str(viewer.outputs / "inversions" / "00000-me"))
     page.click_text("From the photo's camera", "button")
     settle_camera(viewer, tab)
