@@ -1,8 +1,10 @@
 """Building compiled ops, and doing without."""
 
+import importlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -97,6 +99,42 @@ def test_a_killed_build_of_the_same_library_is_begun_anew(tmp_path):
     with custom_ops._file_lock(built.with_suffix(".lock")), custom_ops._build_folder(built) as folder:
         assert folder == left and not list(folder.iterdir())
     assert not left.exists()
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    """Where the build of the CPU's ops would be, and what was loaded."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr(custom_ops, "_fingerprint", lambda *_: "any")
+    monkeypatch.setattr(custom_ops, "_for_cpu", lambda _: ({}, ""))
+    monkeypatch.setattr(custom_ops, "_SAY_SO_AFTER", 0.1)
+    importlib.import_module("torch.utils.cpp_extension")  # takes longer than the test would wait
+    loaded = []
+    monkeypatch.setattr(torch.ops, "load_library", loaded.append)
+    return tmp_path / "multi_pose_any.so", loaded
+
+
+def test_who_waits_for_a_slow_build_loads_it(cached, capfd):
+    built, loaded = cached
+    with custom_ops._file_lock(built.with_suffix(".lock")):
+        waiting = threading.Thread(target=custom_ops._load_or_build, args=[custom_ops.CPU])
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive() and not loaded
+        built.touch()
+    waiting.join(60)
+    assert loaded == [str(built)] and capfd.readouterr().err.count("Waiting for another process") == 1
+
+
+def test_nobody_waits_for_a_build_without_end(cached, monkeypatch):
+    built, loaded = cached
+    monkeypatch.setattr(custom_ops, "BUILD_PATIENCE", 0.3)
+    with custom_ops._file_lock(built.with_suffix(".lock")), pytest.raises(RuntimeError, match="another process has been"):
+        custom_ops._load_or_build(custom_ops.CPU)
+    assert not loaded
+    built.touch()
+    custom_ops._load_or_build(custom_ops.CPU)
+    assert loaded
 
 
 def test_the_switch_is_checked(monkeypatch):

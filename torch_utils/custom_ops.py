@@ -5,7 +5,8 @@ one warning and falls back to plain PyTorch.  ``ref`` always uses plain PyTorch.
 
 CPU and CUDA ops are two libraries that define the same names.  Each is compiled when it is first needed.  A build is stored in
 torch's extension cache (TORCH_EXTENSIONS_DIR) under a name derived from everything it depends on: sources, flags, compilers,
-processor or GPU, and torch.  If several processes need a build, one compiles and the others wait.
+processor or GPU, and torch.  If several processes need a build, one compiles and the others wait, but not longer than
+`BUILD_PATIENCE`: then they do without.  A process that dies leaves nothing that others would wait for.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
@@ -29,6 +31,8 @@ SWITCH = "TORCH_UTILS_OPS"
 MODES = ("auto", "ref", "require")
 SOURCES = Path(__file__).parent / "ops" / "csrc"
 CPU_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math")
+BUILD_PATIENCE = 15 * 60.0  # seconds; less than what processes that train together wait for each other
+_SAY_SO_AFTER = 5.0  # seconds of waiting
 FULL_PRECISION = (torch.float32, torch.float64)
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -123,7 +127,11 @@ def _load_or_build(library: Library) -> None:
     root.mkdir(parents=True, exist_ok=True)
     flags, compilers = _for_cuda(cpp_extension) if library is CUDA else _for_cpu(cpp_extension)
     built = root / f"{library.name}_{_fingerprint(library, flags, compilers)}.so"
-    with _file_lock(built.with_suffix(".lock")):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_file_lock(built.with_suffix(".lock"), BUILD_PATIENCE))
+        except BlockingIOError:
+            raise RuntimeError(f"another process has been building them for {BUILD_PATIENCE / 60:g} minutes") from None
         if built.exists():
             torch.ops.load_library(str(built))
             return
@@ -202,15 +210,27 @@ def _fingerprint(library: Library, flags: dict[str, list[str]], compilers: str) 
 
 
 @contextlib.contextmanager
-def _file_lock(path: Path, wait: bool = True) -> Iterator[None]:
+def _file_lock(path: Path, patience: float = 0.0) -> Iterator[None]:
     """Hold an exclusive lock on `path` among the processes of this machine.  The system releases it if the holder dies.
 
-    Without `wait`, raises BlockingIOError if another process holds the lock.
+    Raises BlockingIOError if another process still holds the lock after `patience` seconds.
     """
     import fcntl
 
     with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        start, said = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                waited = time.monotonic() - start
+                if waited >= patience:
+                    raise
+                if waited >= _SAY_SO_AFTER and not said:
+                    said = True
+                    print("Waiting for another process to build compiled ops ...", file=sys.stderr, flush=True)
+                time.sleep(0.1)
         yield
 
 
@@ -225,7 +245,7 @@ def _build_folder(built: Path) -> Iterator[Path]:
     shutil.rmtree(own, ignore_errors=True)
     for library in (CPU, CUDA):
         for folder in built.parent.glob(f"{library.name}_*.build"):
-            with contextlib.suppress(OSError), _file_lock(folder.with_suffix(".lock"), wait=False):
+            with contextlib.suppress(OSError), _file_lock(folder.with_suffix(".lock")):
                 shutil.rmtree(folder)
     own.mkdir()
     try:

@@ -25,6 +25,7 @@ _FOLDER_FIX = "set TORCH_EXTENSIONS_DIR to a folder that can be written to"
 # Patterns in the reason of a failed build, and how to fix it.  The first match counts.
 _FIXES = (
     (r"nvcc|CUDA_HOME|cuda_runtime", "install the CUDA toolkit that PyTorch was built for, and set CUDA_HOME to its folder"),
+    (r"another process", "wait for that process or end it, then run this again"),
     (r"[Nn]inja", "pip install ninja"),
     (r"Python\.h", "install Python's headers: apt install python3-dev, or use the Python of a conda environment"),
     (r"omp\.h|-lgomp|libgomp", "install a compiler with OpenMP: apt install g++"),
