@@ -102,20 +102,29 @@ def one_line_errors(function: Callable) -> Callable:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         try:
             return function(*args, **kwargs)
-        except UserError as error:
-            _exit(str(error))
-        except KeyboardInterrupt:
-            _exit("interrupted", code=130)
-        except OSError as error:
-            if error.filename is None and error.errno not in _DISK_ERRORS:
+        except (Exception, KeyboardInterrupt) as error:
+            line = in_one_line(error)
+            if line is None:
                 raise
-            _exit(f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}")
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            _exit(f"out of memory: {OUT_OF_MEMORY_ADVICE}")
+            print(f"Error: {line}", file=sys.stderr)
+            sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
 
     return wrapper
+
+
+def in_one_line(error: BaseException) -> str | None:
+    """What to tell the user of an error that is no bug, such as a UserError, a full disk or too little memory; else None."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError):
+        if error.filename is None and error.errno not in _DISK_ERRORS:
+            return None
+        return f"{error.filename}: {error.strerror}" if error.filename else f"cannot write: {error.strerror}"
+    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+        return f"out of memory: {OUT_OF_MEMORY_ADVICE}"
+    return None
 
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # raised by writes, without a file name
@@ -140,11 +149,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` means that Python, the CPU allocator or CUDA has run out of memory."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def _exit(message: str, code: int = 1) -> None:
-    print(f"Error: {message}", file=sys.stderr)
-    sys.exit(code)
 
 
 def progress(iterable: Iterable | None = None, **kwargs: Any) -> tqdm.tqdm:

@@ -4,22 +4,27 @@ There are two process groups.  Gradients use NCCL on GPUs and gloo on the CPU.  
 gloo, so that exchanging them never waits for a GPU.
 """
 
+import datetime
 import multiprocessing.connection
 import os
 import signal
 import socket
 import sys
 import time
-from typing import Any, Callable
+import traceback
+from typing import Any, Callable, NoReturn
 
 import torch
 import torch.distributed as dist
 
 from dnnlib import UserError
-from dnnlib.cli import one_line_errors
+from dnnlib.cli import in_one_line
 
+# How long a collective waits: for a first batch, a build of ops, or files that rank 0 saves.  NCCL's own ten minutes are less.
+TIMEOUT = datetime.timedelta(minutes=30)
 GRACE_SECONDS = 10  # time that processes get to stop on their own after another one has failed
 
+_LOST_PEER = 75  # exit code of a process that another one, which has failed, has left alone
 _LOST_PEER_SIGNS = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # in errors of gloo and NCCL
 
 _control_group: Any = None
@@ -63,12 +68,14 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
     Ctrl-C and SIGTERM are passed on to the processes as SIGTERM.
     """
     context = torch.multiprocessing.get_context("spawn")
-    workers = [
-        context.Process(target=_spawned, args=(rank, address, num_processes, backend, function, args), name=f"rank {rank}")
-        for rank in range(num_processes)
-    ]
-    for worker in workers:
-        worker.start()
+    workers, mistakes = [], []
+    for rank in range(num_processes):
+        receiver, sender = context.Pipe(duplex=False)
+        shared = (rank, address, num_processes, backend, function, args, sender)
+        workers.append(context.Process(target=_spawned, args=shared, name=f"rank {rank}"))
+        mistakes.append(receiver)
+        workers[-1].start()
+        sender.close()  # the process has its own
 
     def end_all(*_: Any) -> None:
         for worker in workers:
@@ -76,19 +83,42 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
 
     previous = {number: signal.signal(number, end_all) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        running = list(workers)
-        while running:
-            multiprocessing.connection.wait([worker.sentinel for worker in running])
-            # A killed process takes others down with it, so it is the one to report.
-            ended = sorted((worker for worker in running if not worker.is_alive()), key=lambda worker: worker.exitcode)
-            running = [worker for worker in running if worker not in ended]  # `ended` is fixed: more may end in between
-            if ended and ended[0].exitcode != 0:
-                _end(running)
-                print(file=sys.stderr)  # the processes may have left a progress bar or half a line
-                raise UserError(f"{ended[0].name} {_how_it_ended(ended[0].exitcode)}; the other processes were stopped")
+        failure = _first_failure(workers, mistakes)
+        if failure is not None:
+            _end([worker for worker in workers if worker.is_alive()])
+            print(file=sys.stderr)  # the processes may have left a progress bar or half a line
+            raise UserError(failure)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _first_failure(workers: list[Any], mistakes: list[Any]) -> str | None:
+    """Wait until all processes have ended well, or one has failed: why.
+
+    A mistake comes through the process's pipe in `mistakes`, before the process ends.  Those that only lost their connection
+    are not the ones to blame, unless nobody else has ended within `GRACE_SECONDS`.
+    """
+    running, pipes = list(workers), list(mistakes)
+    lost, deadline = None, None
+    while running:
+        left = None if deadline is None else max(deadline - time.monotonic(), 0)
+        ready = multiprocessing.connection.wait([*pipes, *(worker.sentinel for worker in running)], left)
+        if not ready:
+            return lost
+        for pipe in [pipe for pipe in pipes if pipe in ready]:
+            try:
+                return pipe.recv()
+            except EOFError:  # the process has ended without one
+                pipes.remove(pipe)
+        for worker in [worker for worker in running if not worker.is_alive()]:
+            running.remove(worker)
+            if worker.exitcode == _LOST_PEER:
+                lost = lost or f"{worker.name} lost its connection to the others; they were stopped"
+                deadline = deadline or time.monotonic() + GRACE_SECONDS
+            elif worker.exitcode != 0:
+                return f"{worker.name} {_how_it_ended(worker.exitcode)}; the other processes were stopped"
+    return lost
 
 
 def _end(workers: list[Any]) -> None:
@@ -107,12 +137,33 @@ def _how_it_ended(exitcode: int) -> str:
     return f"ended with exit code {exitcode}" if exitcode > 0 else f"was killed by {signal.Signals(-exitcode).name}"
 
 
-@one_line_errors
-def _spawned(local_rank: int, address: str, world_size: int, backend: str, function: Callable, args: tuple) -> None:
-    _run(address, local_rank, world_size, local_rank, backend, function, args)
+def _spawned(
+    rank: int, address: str, world_size: int, backend: str, function: Callable, args: tuple, mistakes: Any
+) -> None:
+    def tell(line: str, code: int) -> NoReturn:
+        if code != _LOST_PEER:
+            mistakes.send(line)
+        sys.exit(code)
+
+    _run(address, rank, world_size, rank, backend, function, args, tell)
 
 
-def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str, function: Callable, args: tuple) -> None:
+def _print_and_exit(line: str, code: int) -> NoReturn:
+    print(f"Error: {line}", file=sys.stderr, flush=True)
+    sys.exit(1 if code == _LOST_PEER else code)
+
+
+def _run(
+    address: str,
+    rank: int,
+    world_size: int,
+    local_rank: int,
+    backend: str,
+    function: Callable,
+    args: tuple,
+    tell: Callable[[str, int], NoReturn] = _print_and_exit,
+) -> None:
+    """Call `function` as one of a group.  An error is told while the others still wait: once they notice, all are stopped."""
     global _control_group
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
@@ -120,15 +171,19 @@ def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str
         # Processes that compete for all cores spend more time waiting for each other than working.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
-    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
-    _control_group = dist.new_group(backend="gloo")
+    dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size, timeout=TIMEOUT)
+    _control_group = dist.new_group(backend="gloo", timeout=TIMEOUT)
     try:
         function(local_rank, *args)
         dist.barrier(group=_control_group)  # no process leaves while another is still communicating
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _LOST_PEER_SIGNS):
-            raise
-        raise UserError(f"rank {rank} lost its connection to a process that has ended; see that process's error") from None
+    except (Exception, KeyboardInterrupt) as error:
+        line = in_one_line(error)
+        if line is not None:
+            tell(line, 1)
+        if isinstance(error, RuntimeError) and any(sign in str(error) for sign in _LOST_PEER_SIGNS):
+            tell(f"rank {rank} lost its connection to a process that has ended; see that process's error", _LOST_PEER)
+        traceback.print_exc()
+        sys.exit(1)
     finally:
         _control_group = None
         dist.destroy_process_group()
