@@ -52,7 +52,7 @@ def iterate(_, data, folder):
     trainer.close()
     if distributed.get_rank() == 0:
         buffers = {name: tensor for name, tensor in trainer.G.state_dict().items() if name.endswith("w_avg")}
-        stats = {name: trainer.stats[name] for name in trainer.stats.names()}
+        stats = {name: trainer.stats[name] for name in trainer.stats.names() if name.startswith("Loss/")}
         torch.save(dict(gradients=gradients, sizes=sizes, buffers=buffers, stats=stats), folder / "found.pt")
 
 
@@ -79,8 +79,8 @@ def test_four_and_two_processes_find_the_gradients_of_one(head_data, tmp_path):
             limit = ROUNDINGS * ROUNDING * one["sizes"][key] / PARTS
             assert ((other["gradients"][key] - gradient).abs() <= limit).all(), key
         for name, tensor in one["buffers"].items():
-            assert torch.allclose(other["buffers"][name], tensor, rtol=1e-6, atol=0), name
-        assert other["stats"] == pytest.approx(one["stats"], rel=1e-6)
+            assert (other["buffers"][name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
+        assert {name: one["stats"][name] for name in other["stats"]} == pytest.approx(other["stats"], rel=1e-6)
 
 
 def fail(_, rank, how):
