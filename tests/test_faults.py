@@ -80,7 +80,7 @@ def tiny_trainer(head_data, device=torch.device("cpu"), **changes):
     options.update(
         outdir="", cfg="ffhq", img_data=str(head_data[0]), seg_data=str(head_data[1]), gpus=1, batch=4, gamma=1, gamma_seg=1
     )
-    options.update(neural_rendering_resolution_initial=8, density_reg=0, trans_reg=1.0, **changes)
+    options.update(dict(neural_rendering_resolution_initial=8, density_reg=0, trans_reg=1.0) | changes)
     return Trainer(TrainingConfig(**options), device)
 
 

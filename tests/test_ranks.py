@@ -7,16 +7,24 @@ import pytest
 import torch
 
 from dnnlib import UserError
-from torch_utils import distributed
+from torch_utils import custom_ops, distributed
 
-EVERYTHING = dict(density_reg=0.25, trans_reg=1.0, gen_pose_cond=True, gpc_reg_prob=0.7, bcg_reg_prob=0.5, style_mixing_prob=0.5)
-EVERYTHING |= dict(density_noise_fade_kimg=200, disc_c_noise=0.1, aug="fixed", p=0.5, mirror=True, use_torgb_raw=True)
-ROUNDING = torch.finfo(torch.float32).eps
+EVERYTHING = dict(density_reg=0.25, trans_reg=1.0, gen_pose_cond=True, gpc_reg_prob=0.7, bcg_reg_prob=0.5)
+EVERYTHING |= dict(
+    style_mixing_prob=0.5, density_noise_fade_kimg=200, disc_c_noise=0.1, aug="fixed", p=0.5, mirror=True, use_torgb_raw=True
+)
+PARTS = 4  # micro-batches of an iteration
+# Each addition rounds by half of float32's precision.  A gradient is a sum of eight parts at most: of fakes and of reals in
+# each micro-batch.  Seen were 2.6.
+ROUNDINGS, ROUNDING = 4, torch.finfo(torch.float32).eps
 
 
 def iterate(_, data, folder):
-    """One iteration of eight samples, two at a time, with every loss there is, and rates of zero so that a phase leaves the next
-    one's networks alone.  Rank 0 stores what came out, and how large the parts are that a gradient is the sum of."""
+    """One iteration of eight samples, two at a time, with every loss there is; rank 0 stores what came out.
+
+    Rates are zero, so that all phases see the same networks: Adam would make much of a rounding.  `sizes` are the sums of the
+    magnitudes of what a gradient is the sum of.
+    """
     from test_faults import tiny_trainer
 
     shares = distributed.get_world_size()
@@ -46,13 +54,17 @@ def iterate(_, data, folder):
     trainer.close()
     if distributed.get_rank() == 0:
         buffers = {name: tensor for name, tensor in trainer.G.state_dict().items() if name.endswith("w_avg")}
-        stats = {name: trainer.stats[name] for name in trainer.stats.names()}
+        stats = {name: trainer.stats[name] for name in trainer.stats.names() if name.startswith("Loss/")}
         torch.save(dict(gradients=gradients, sizes=sizes, buffers=buffers, stats=stats), folder / "found.pt")
 
 
 @pytest.mark.slow
 def test_four_and_two_processes_find_the_gradients_of_one(head_data, tmp_path):
-    """They are means of the same four parts, added in another order: each of a few additions rounds once."""
+    """They are means of the same parts, added in another order.
+
+    All losses and regularisers: adversarial, R1 on pictures and masks, densities, translation, swapped cameras and backgrounds,
+    mixed styles, noise on densities and labels, augmentation.
+    """
     found = {}
     for processes in (1, 2, 4):
         folder = tmp_path / str(processes)
@@ -65,16 +77,12 @@ def test_four_and_two_processes_find_the_gradients_of_one(head_data, tmp_path):
     assert terms <= set(one["stats"])
     for other in (found[2], found[4]):
         assert other["gradients"].keys() == one["gradients"].keys()
-        worst = {}
         for key, gradient in one["gradients"].items():
-            bound = 8 * ROUNDING * one["sizes"][key] / 4
-            difference = (other["gradients"][key] - gradient).abs()
-            worst[key[0]] = max(worst.get(key[0], 0), float((difference / (one["sizes"][key] / 4 * ROUNDING).clamp(min=1e-30)).max()))
-        print(worst)
+            limit = ROUNDINGS * ROUNDING * one["sizes"][key] / PARTS
+            assert ((other["gradients"][key] - gradient).abs() <= limit).all(), key
         for name, tensor in one["buffers"].items():
-            print(name, (other["buffers"][name] - tensor).abs().max() / tensor.abs().max())
-        print({n: (v, other["stats"][n]) for n, v in one["stats"].items() if abs(v - other["stats"][n]) > 1e-6 * abs(v)})
-    assert 0
+            assert (other["buffers"][name] - tensor).abs().max() <= 1e-6 * tensor.abs().max(), name
+        assert {name: one["stats"][name] for name in other["stats"]} == pytest.approx(other["stats"], rel=1e-6)
 
 
 def fail(_, rank, how):
@@ -144,3 +152,16 @@ def test_who_was_left_alone_is_not_blamed_unless_nobody_else_ends(other, message
 
 def test_processes_that_end_well_are_no_failure():
     assert distributed._first_failure(*started("pass", "import time; time.sleep(0.3)")) is None
+
+
+def test_a_slow_batch_or_build_is_waited_for():
+    """Longer than NCCL would by itself, and than another process may take to build ops."""
+    limits = []
+
+    def look(_):
+        for group in (torch.distributed.group.WORLD, distributed._control_group):
+            limits.append(group._get_backend(torch.device("cpu")).options._timeout)
+
+    distributed._run(f"tcp://127.0.0.1:{distributed.free_port()}", 0, 1, 0, "gloo", look, ())
+    assert limits == [distributed.TIMEOUT] * 2
+    assert distributed.TIMEOUT.total_seconds() > custom_ops.BUILD_PATIENCE

@@ -107,8 +107,8 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
 def _first_failure(workers: list[Any], mistakes: list[Any]) -> str | None:
     """Wait until all processes have ended well, or one has failed: why.
 
-    A mistake comes through the process's pipe in `mistakes`, before the process ends.  Those that only lost their connection are
-    not the ones to blame, unless nobody else has ended within `GRACE_SECONDS`.
+    A mistake comes through the process's pipe in `mistakes`, before the process ends.  Those that only lost their connection
+    are not the ones to blame, unless nobody else has ended within `GRACE_SECONDS`.
     """
     running, pipes = list(workers), list(mistakes)
     lost, deadline = None, None
@@ -148,9 +148,7 @@ def _how_it_ended(exitcode: int) -> str:
     return f"ended with exit code {exitcode}" if exitcode > 0 else f"was killed by {signal.Signals(-exitcode).name}"
 
 
-def _spawned(
-    rank: int, address: str, world_size: int, backend: str, function: Callable, args: tuple, mistakes: Any
-) -> None:
+def _spawned(rank: int, address: str, world_size: int, backend: str, function: Callable, args: tuple, mistakes: Any) -> None:
     def tell(line: str, code: int) -> NoReturn:
         if code != _LOST_PEER:
             mistakes.send(line)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from torch_utils import custom_ops
-from torch_utils.ops import examples
+from torch_utils.ops import examples, upfirdn2d
 
 
 @pytest.fixture
@@ -21,6 +21,45 @@ def compiled():
 def test_compiled_is_plain_pytorch(compiled, name, dtype):
     cpu = torch.device("cpu")
     assert examples.largest_difference(examples.EXAMPLES[name], cpu, dtype) < examples.TOLERANCES[dtype]
+
+
+class _Kernels:
+    """The CUDA ops with a path for half precision as PyTorch on the CPU: sums in float32, results rounded to the type of x."""
+
+    @staticmethod
+    def bias_act(x, scale, noise, b, slope, gain, clamp, last):
+        value = _Kernels._before(x, scale, noise, b)
+        return (torch.where(value > 0, value, value * slope) * gain).clamp(-clamp, clamp).to(x.dtype)
+
+    @staticmethod
+    def bias_act_grad(grad, x, scale, noise, b, slope, gain, clamp, last):
+        value = _Kernels._before(x, scale, noise, b)
+        factor = torch.where(value > 0, gain, gain * slope)
+        grad = grad.float() * factor * ((value * factor).abs() <= clamp)
+        grad_x = grad if scale is None else grad * scale.float()[:, :, None, None]
+        sums = (grad * x.float()).sum((2, 3)), grad.sum(1).flatten(1), grad.sum((0, 2, 3))
+        return [result.to(x.dtype) for result in (grad_x, *sums)]
+
+    @staticmethod
+    def _before(x, scale, noise, b):
+        value = x.float() if scale is None else x.float() * scale.float()[:, :, None, None]
+        return value + noise.float().reshape(-1, 1, *x.shape[2:]) + b.float()[:, None, None]
+
+    @staticmethod
+    def upfirdn2d(x, taps, up_x, up_y, down_x, down_y, *padding):
+        return upfirdn2d._reference(x.float(), taps.float(), (up_x, up_y), (down_x, down_y), padding).to(x.dtype)
+
+
+@pytest.mark.parametrize("dtype", custom_ops.HALF_PRECISION)
+@pytest.mark.parametrize("name", [name for name, example in examples.EXAMPLES.items() if example.half])
+def test_half_precision_as_on_a_gpu_is_well_within_its_tolerance(name, dtype, monkeypatch):
+    """Away from kinks, where rounding could decide on a slope."""
+
+    def compiled(*_, half=False):
+        return None if custom_ops.mode() == "ref" else _Kernels
+
+    monkeypatch.setattr(custom_ops, "compiled", compiled)
+    assert examples.largest_difference(examples.EXAMPLES[name], torch.device("cpu"), dtype) < examples.TOLERANCES[dtype] / 2
 
 
 def test_every_compiled_op_has_an_example():
