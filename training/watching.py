@@ -18,7 +18,7 @@ from training.loss import Observed
 
 LOOK_EVERY = 1000  # images at least between two looks, so that they cost under a percent of the time
 _FACES = 8
-_DETAIL = 16  # widths of the blur that detail stands out from, in a picture's width
+_RADII = 16  # of the blur that detail stands out from, and of what a rim is, in a picture's width
 _AXES = "xyz"
 
 
@@ -117,7 +117,7 @@ def _eroded(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _radius(images: torch.Tensor) -> int:
-    return max(images.shape[-1] // _DETAIL, 1)
+    return max(images.shape[-1] // _RADII, 1)
 
 
 def _moments(values: torch.Tensor, weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
