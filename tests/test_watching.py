@@ -26,11 +26,30 @@ def collector():
     return found
 
 
-def test_gradients_that_are_not_finite_are_counted_and_left_out_of_the_norm(collector):
-    watching.report_gradients("Gmain", torch.tensor([3.0, math.nan, 4.0, math.inf]))
-    collector.update()
-    assert collector["Gradients/nonfinite/Gmain"] == 0.5
-    assert collector["Gradients/norm/Gmain"] == pytest.approx(5)
+def test_values_that_are_not_finite_are_counted():
+    values = torch.tensor([3.0, math.nan, 0.0, math.inf, -math.inf, 1e38, 1e-45, -0.0])
+    assert watching.nonfinite_share(values) == 3 / 8
+
+
+def test_faulty_gradients_are_recorded_and_the_norm_stays_finite(head_data, tmp_path):
+    trainer = tiny_trainer(head_data)
+    trainer.open(tmp_path)
+    accumulate = trainer.loss.accumulate_gradients
+
+    def faulty(**kwargs):
+        outcome = accumulate(**kwargs)
+        if kwargs["phase"] == "Dmain":
+            trainer.D.b4.out.weight.grad.fill_(math.nan)
+        return outcome
+
+    trainer.loss.accumulate_gradients = faulty
+    trainer.step()
+    trainer.tick()
+    trainer.close()
+    (record,) = read_stats(tmp_path)
+    faults = trainer.D.b4.out.weight.numel() / sum(p.numel() for p in trainer.D.parameters())
+    assert record["Gradients/nonfinite/Dmain"]["mean"] == pytest.approx(faults)
+    assert record["Gradients/nonfinite/Gboth"]["mean"] == 0 < record["Gradients/norm/Dmain"]["mean"] < math.inf
 
 
 def test_the_mean_and_spread_of_shifts_and_the_margin_of_scores(collector):

@@ -37,8 +37,8 @@ _COVERAGE = ("Mask/coverage/fake", "Mask/coverage/real")
 EMPTY_SHARE = 0.1  # of the real masks' coverage, below which masks are empty; full ones leave as little uncovered
 SATURATED_LOSS = 0.1  # of the discriminator; 1.4 if it cannot tell, and healthy runs stay near 1
 COLLAPSED_SHARE = 0.1  # of the real pictures' diversity
-FLAT_RELIEF = 0.02  # world units; a head has 0.07, a sheet of cardboard 0.01
-SECOND_FACE_LIKENESS = 0.5  # a head has 0.1 at most, one with two faces 0.9
+FLAT_RELIEF = 0.02  # world units; heads have 0.06, a thick sheet of cardboard 0.01
+SECOND_FACE_LIKENESS = 0.5  # heads have 0.0, those with two faces 0.95
 
 
 def _is_empty(fake: float, real: float) -> bool:
@@ -87,7 +87,7 @@ RULES = (
         100,
         ("Probe/relief", *_COVERAGE),
         lambda relief, *coverage: relief < FLAT_RELIEF and not _is_empty(*coverage) and not _is_full(*coverage),
-        "heads are flat (relief {0:.3f}; a head has about 0.07).  Check the yaws with dataset_tool_seg.py --check: views from "
+        "heads are flat (relief {0:.3f}; a head has about 0.06).  Look at the yaws of dataset_tool_seg.py --check: pictures from "
         "the sides must be there and their cameras right; --gen_pose_cond true helps where yaw goes with expression",
     ),
     Rule(

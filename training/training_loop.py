@@ -350,8 +350,10 @@ class Trainer:
         if means:
             parts += [torch.stack(rows).sum(dim=0) for rows in zip(*means)]  # w, shift
         flat = distributed.sum_over_ranks(torch.cat(parts)).div_(self.config.rounds * self.num_shares)
-        watching.report_gradients(phase.name, flat[: sum(p.grad.numel() for p in parameters)])
+        of_network = flat[: sum(p.grad.numel() for p in parameters)]
+        training_stats.report0(f"Gradients/nonfinite/{phase.name}", watching.nonfinite_share(of_network))
         torch.nan_to_num(flat, nan=0.0, posinf=GRADIENT_LIMIT, neginf=-GRADIENT_LIMIT, out=flat)
+        training_stats.report0(f"Gradients/norm/{phase.name}", of_network.norm())  # as the step takes them
         *gradients, bad, w, shift = flat.split([part.numel() for part in parts] + ([] if means else [0, 0]))
         skip = bad > 0
         training_stats.report0("Progress/skipped_steps", skip)
