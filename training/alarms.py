@@ -87,7 +87,7 @@ RULES = (
         100,
         ("Probe/relief", *_COVERAGE),
         lambda relief, *coverage: relief < FLAT_RELIEF and not _is_empty(*coverage) and not _is_full(*coverage),
-        "heads are flat (relief {0:.3f}; a head has about 0.06).  Look at the yaws of dataset_tool_seg.py --check: pictures from "
+        "heads are flat (relief {0:.3f}; a head has about 0.06).  Check the yaws with dataset_tool_seg.py --check: views from "
         "the sides must be there and their cameras right; --gen_pose_cond true helps where yaw goes with expression",
     ),
     Rule(

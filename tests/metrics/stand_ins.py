@@ -41,7 +41,7 @@ class Features(torch.nn.Module):
 class Faces(torch.nn.Module):
     """An embedder: the means of a face's 4x4 parts."""
 
-    def forward(self, faces, unused: int | None = None):
+    def forward(self, faces):
         return torch.nn.functional.adaptive_avg_pool2d(faces, [4, 4]).flatten(1)
 
 
