@@ -204,7 +204,7 @@ def test_a_mesh_comes_to_the_browser(fresh, browser):
     assert len(trimesh.load(downloaded(browser, "heads-128-seed0000.glb"), force="mesh").faces) > 1000
 
 
-@pytest.mark.parametrize("format, voxels", [("/../../../evil.glb", "128"), (".glb", "99999"), (".mrc", "128"), (7, "128")])
+@pytest.mark.parametrize("format, voxels", [("/../../../evil.glb", "128"), (".glb", "99999"), (".mrc", "128")])
 def test_a_mesh_that_is_not_offered_is_refused(fresh, tmp_path, format, voxels):
     """A page can send any value; here the handles get it as they would from there."""
     _, page, tab = fresh
