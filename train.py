@@ -103,6 +103,7 @@ def option(name: str, kind: Any, text: str, **kwargs: Any) -> Callable:
 @option("--cmax", AT_LEAST_ONE, "Maximum number of channels of a layer")
 @option("--map-depth", AT_LEAST_ONE, "Layers of the mapping network")
 @option("--g_architecture", click.Choice(ARCHITECTURES), "How the backbone's layers are connected")
+@option("--g_const_resolution", click.IntRange(min=4), "Resolution of the constant that synthesis starts from")
 @option("--g_num_fp16_res", COUNT, "Number of highest resolutions of the backbone that run in float16 (on a GPU)")
 @option("--triplane_size", click.IntRange(min=4), "Resolution of a feature grid")
 @option("--triplane_depth", AT_LEAST_ONE, "Depth of a feature grid")

@@ -322,3 +322,12 @@ def test_superresolution_leaves_the_raw_picture_as_it_was_rendered(name, size):
     seen = raw.clone()
     network(seen, torch.randn(1, 4, size, size), torch.randn(1, 3, 8))
     assert torch.equal(seen, raw)
+
+
+def test_synthesis_may_start_from_a_finer_constant():
+    net = nets.SynthesisNetwork(w_dim=8, img_resolution=32, img_channels=3, const_resolution=16, **TINY)
+    assert [name for name, _ in net.named_children()] == ["b16", "b32"] and net.b16.const.shape[1:] == (16, 16)
+    assert net.num_ws == 4 and net(torch.randn([2, 4, 8])).shape == (2, 3, 32, 32)
+    for wrong in (2, 12, 64):
+        with pytest.raises(ValueError):
+            nets.SynthesisNetwork(w_dim=8, img_resolution=32, img_channels=3, const_resolution=wrong, **TINY)

@@ -78,6 +78,7 @@ class TrainingConfig(Options):
             img_channels=3,
             mapping_kwargs=dict(num_layers=self.map_depth),
             architecture=self.g_architecture,
+            const_resolution=self.g_const_resolution,
             **widths,
             num_fp16_res=self.g_num_fp16_res,
             conv_clamp=HALF_PRECISION_CLAMP if self.g_num_fp16_res > 0 else None,

@@ -91,6 +91,10 @@ def _check_batch(config: Options) -> None:
 
 
 def _check_sizes(config: Options) -> None:
+    if config.g_const_resolution < 4 or not is_power_of_two(config.g_const_resolution):
+        raise UserError(f"--g_const_resolution {config.g_const_resolution} must be a power of two, at least 4")
+    if config.g_const_resolution > config.triplane_size:
+        raise UserError(f"--g_const_resolution {config.g_const_resolution} is over --triplane_size {config.triplane_size}")
     for name in ("triplane_size", "seg_resolution"):
         value = getattr(config, name)
         if value < 8 or not is_power_of_two(value):

@@ -133,6 +133,7 @@ class Options:
     cmax: int = 512
     map_depth: int = 2
     g_architecture: str = "skip"
+    g_const_resolution: int = 4
     g_num_fp16_res: int = 0
     triplane_size: int = 256
     triplane_depth: int = 1

@@ -26,7 +26,7 @@ class DistilSettings:
 
     passes: float = 160.0  # times that each person's grids are seen
     persons: int = 4  # in a step
-    lr: float = 0.004
+    lr: float = 0.08
     backgrounds: int = 4  # in a step
 
 

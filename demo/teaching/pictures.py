@@ -18,7 +18,7 @@ class PicturesSettings:
     """How the generator learns from pictures."""
 
     passes: float = 16.0  # times that each view is seen
-    lr: float = 0.002
+    lr: float = 0.01
     reproduction: Reproduction = Reproduction()
 
 
