@@ -9,10 +9,8 @@ import torch
 from dnnlib import UserError
 from torch_utils import custom_ops, distributed
 
-EVERYTHING = dict(density_reg=0.25, trans_reg=1.0, gen_pose_cond=True, gpc_reg_prob=0.7, bcg_reg_prob=0.5)
-EVERYTHING |= dict(
-    style_mixing_prob=0.5, density_noise_fade_kimg=200, disc_c_noise=0.1, aug="fixed", p=0.5, mirror=True, use_torgb_raw=True
-)
+EVERYTHING = dict(density_reg=0.25, trans_reg=1.0, gen_pose_cond=True, gpc_reg_prob=0.7, bcg_reg_prob=0.5, mirror=True)
+EVERYTHING |= dict(style_mixing_prob=0.5, density_noise_fade_kimg=200, disc_c_noise=0.1, aug="fixed", p=0.5, use_torgb_raw=True)
 PARTS = 4  # micro-batches of an iteration
 # Each addition rounds by half of float32's precision.  A gradient is a sum of eight parts at most: of fakes and of reals in
 # each micro-batch.  Seen were 2.6.

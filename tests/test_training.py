@@ -286,6 +286,8 @@ def test_what_a_preset_sets_is_no_mistake_after_resume(head_data, preset):
         ("--desc a/b", 1, "slash"),
         ("--gpus 2 --device cuda:1", 1, "CUDA_VISIBLE_DEVICES"),
         ("--triplane_size 100", 1, "power of two"),
+        ("--g_const_resolution 12", 1, "power of two"),
+        ("--g_const_resolution 512", 1, "over --triplane_size"),
         ("--c_noise 0.5", 1, "no effect"),
         ("--sr_first_cutoff 3", 1, "no effect"),
         ("--reg_type l1-alt", 1, "does nothing there"),

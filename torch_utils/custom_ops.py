@@ -65,8 +65,10 @@ def compiled(*tensors: torch.Tensor | None, half: bool = False) -> Any | None:
 
     None among the tensors stands for an argument that was left out.  The tensors must all be float32 or all float64, and all on
     the CPU or all on one CUDA device.  On CUDA, ops with `half` also take tensors that are all float16 or all bfloat16.  The
-    first call for a type of device compiles its ops.
+    first call for a type of device compiles its ops.  There are none inside `torch.compile`.
     """
+    if torch.compiler.is_compiling():  # it cannot look into these ops, and makes loops of plain PyTorch
+        return None
     given = [tensor for tensor in tensors if tensor is not None]
     device, dtype = given[0].device, given[0].dtype
     half = half and device.type == "cuda" and dtype in HALF_PRECISION
