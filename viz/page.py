@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import math
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import PIL.Image
 
+import camera_utils
 from dnnlib import UserError
 from viz import file_panels, grid, inversions, panels, picture, states
 from viz.gallery import Gallery
@@ -206,13 +208,17 @@ class Tab:
             changed = replace(self.state, **changes)
             if changed == self.state:
                 return
-            self.state = self.viewer.state = changed
+            self._take(self.network, changed)
         self.refresh()
+
+    def _take(self, network: Network, state: State) -> None:
+        """Look at this from now on; so does the next page that opens, such as this one after a reload."""
+        self.network, self.state = self.viewer.network, self.viewer.state = network, state
 
     def show_state(self, state: State) -> None:
         """Take over a whole state: panels and camera follow."""
         with self.lock:
-            self.state = self.viewer.state = state
+            self._take(self.network, state)
         for name, handle, to_gui in self._bound:
             handle.value = to_gui(getattr(state, name))
         self.look_from(state)
@@ -244,12 +250,12 @@ class Tab:
     def use(self, name: str) -> None:
         """Look with another network; UserError, and the old one stays, if it cannot be used."""
         network = self.viewer.library.get(name)
-        photo = states.PHOTO if network.pivot is not None else states.SEED
+        photo = network.pivot is not None
+        changes = dict(picture.photo_view(network), face=states.PHOTO) if photo else dict(face=states.SEED)
         with self.lock:
-            self.network = self.viewer.network = network
-        changes = dict(face=photo, **(picture.photo_view(network) if network.pivot is not None else {}))
+            self._take(network, replace(self.state, **changes))
         panels.network_changed(self)
-        self.show_state(replace(self.state, **changes))
+        self.show_state(self.state)
         file_panels.show_photo(self)
 
     def reload_if_newer(self) -> None:
@@ -257,8 +263,10 @@ class Tab:
         try:
             if self.viewer.library.file(self.network.name) == self.network.file:
                 return
-            self.network = self.viewer.network = self.viewer.library.get(self.network.name)
-        except UserError:  # half written, or removed: the next look will tell
+            newest = self.viewer.library.get(self.network.name)
+            with self.lock:
+                self._take(newest, self.state)
+        except (UserError, OSError):  # half written, or removed: the next look will tell
             return
         panels.network_changed(self)
         self.refresh()
@@ -331,11 +339,17 @@ class Tab:
         camera = self.client.camera
         return min(max(camera.image_width, 1), MAX_WINDOW), min(max(camera.image_height, 1), MAX_WINDOW)
 
+    def _field_of_view(self, size: tuple[int, int]) -> float:
+        """Of the whole window, in radians from top to bottom: so that what is panned follows the mouse."""
+        focal = camera_utils.FOV_to_intrinsics(self.state.fov_deg)[1, 1].item()
+        return 2 * math.atan(0.5 / focal * size[1] / min(size))
+
     def _send(self) -> None:
         if self.closed:
             return
         size = self._sent = self._size()
         side = SIDE if self._is_best else DRAFT_SIDE
+        self.client.camera.fov = self._field_of_view(size)
         canvas = framed(self._pixels, size, side, DARK if self.dark else LIGHT)
         self.client.scene.set_background_image(canvas, format="jpeg", jpeg_quality=QUALITY)
         self.client.flush()

@@ -140,7 +140,7 @@ class Page:
             time.sleep(0.1)
             return places[-1] is not None and places[-3:] == [places[-1]] * 3
 
-        until(rests, 15, f"no {text!r} in the page")
+        until(rests, 60, f"no {text!r} in the page")
         self.click(*places[-1])
 
     def type(self, text: str) -> None:
@@ -162,7 +162,7 @@ class Page:
             }}
             return false;
         }})()"""
-        until(lambda: self.run(find), 15, f"no input {label!r} in {self.text()[:600]!r}")
+        until(lambda: self.run(find), 60, f"no input {label!r} in {self.text()[:600]!r}")
 
     def upload(self, data: Path) -> None:
         """Choose a file where the page asks for one."""
@@ -191,7 +191,7 @@ class _Socket:
         self._connection.close()
 
 
-def until(condition, seconds: float = 20, message: str = "it did not happen"):
+def until(condition, seconds: float = 60, message: str = "it did not happen"):
     """What `condition` returns as soon as that is true; AssertionError with `message` if it is not in time."""
     end = time.monotonic() + seconds
     while True:
@@ -203,4 +203,4 @@ def until(condition, seconds: float = 20, message: str = "it did not happen"):
 
 def settle(viewer):
     """Wait until all pages show the best picture there is."""
-    until(lambda: all(tab.is_settled() for tab in viewer.tabs.values()), 60, "no picture")
+    until(lambda: all(tab.is_settled() for tab in viewer.tabs.values()), 120, "no picture")

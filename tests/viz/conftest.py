@@ -50,7 +50,7 @@ def open_page(browser):
     def open_one(viewer):
         before = set(viewer.tabs.values())
         opened.append(browser.open(f"http://127.0.0.1:{viewer.port}"))
-        tab = until(lambda: next((tab for tab in viewer.tabs.values() if tab not in before), None), 60, "no page opened")
+        tab = until(lambda: next((tab for tab in viewer.tabs.values() if tab not in before), None), 120, "no page opened")
         settle(viewer)
         return opened[-1], tab
 
