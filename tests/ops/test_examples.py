@@ -23,6 +23,14 @@ def test_compiled_is_plain_pytorch(compiled, name, dtype):
     assert examples.largest_difference(examples.EXAMPLES[name], cpu, dtype) < examples.TOLERANCES[dtype]
 
 
+def test_torch_compile_looks_into_plain_pytorch():
+    """In one graph, without a break, where compiled ops would be refused."""
+    for name in ("bias_act", "upfirdn2d, up", "grid_mlp", "composite"):
+        function, inputs = examples.EXAMPLES[name].function, [tensor.float() for tensor in examples.EXAMPLES[name].inputs()]
+        found = torch.compile(function, backend="eager", fullgraph=True)(*inputs)
+        assert examples._difference(found, function(*inputs)) < 1e-5
+
+
 class _Kernels:
     """The CUDA ops with a path for half precision as PyTorch on the CPU: sums in float32, results rounded to the type of x."""
 
