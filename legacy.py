@@ -1,4 +1,4 @@
-"""The name by which scripts of this family load a snapshot; `training.loading` does the work and runs nothing from the file."""
+"""Loads snapshots for scripts of this family.  `training.loading` does the work and never runs code from the file."""
 
 import mmap
 import shutil
@@ -11,17 +11,17 @@ from dnnlib import UserError
 from torch_utils import misc
 from training.loading import NETWORKS, load_snapshot
 
-FORCED_FP16_RESOLUTIONS = 4  # the highest ones, as published with `force_fp16`
+FORCED_FP16_RESOLUTIONS = 4  # the highest ones, as in published code with `force_fp16`
 FORCED_CONV_CLAMP = 256
 
 
 def load_network_pkl(f: BinaryIO, force_fp16: bool = False) -> dict[str, Any]:
-    """Load the networks of the snapshot that is open as `f`, as `dnnlib.util.open_url` opens it.
+    """Load the networks from a snapshot that `dnnlib.util.open_url` has opened as `f`.
 
-    Returns a dictionary with `G_ema` and, as far as the file holds them and their classes are known here, `G` and `D`, all on
-    the CPU in evaluation mode without gradients.  `training_set_kwargs` and `augment_pipe` are None where the file has none.
-    With `force_fp16`, the four highest resolutions of each network run in float16 on a GPU.  UserError if the file is damaged
-    or is a TensorFlow pickle of the first StyleGAN2.
+    Returns a dictionary with `G_ema`, and with `G` and `D` if the file holds them and their classes are known here.  All are on
+    the CPU, in evaluation mode and without gradients.  `training_set_kwargs` and `augment_pipe` are None if the file has none.
+    With `force_fp16`, the four highest resolutions of each network run in float16 on a GPU.  Raises UserError if the file is
+    damaged or is a TensorFlow pickle of the first StyleGAN2.
     """
     with tempfile.NamedTemporaryFile(suffix=".pkl") as copy:
         shutil.copyfileobj(f, copy)
@@ -42,7 +42,7 @@ def _is_tensorflow_pickle(file: BinaryIO) -> bool:
 
 
 def _in_half_precision(network: torch.nn.Module) -> torch.nn.Module:
-    """The same network, built anew so that its highest resolutions run in float16."""
+    """Rebuild the network so that its highest resolutions run in float16."""
     kwargs = dict(network.init_kwargs, num_fp16_res=FORCED_FP16_RESOLUTIONS, conv_clamp=FORCED_CONV_CLAMP)
     if "sr_num_fp16_res" in kwargs:
         kwargs["sr_num_fp16_res"] = FORCED_FP16_RESOLUTIONS

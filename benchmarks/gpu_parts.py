@@ -98,7 +98,7 @@ class _Watched(Trainer):
 
 
 def steps(setting: Setting, folder: Path) -> tuple[dict[str, Any], bool]:
-    """Steps of the 512 command of the README at batch 4: seconds, peak memory, gradients."""
+    """Steps of the 512-pixel command of docs/training.md at batch 4: seconds, peak memory, gradients."""
     options = dict(batch=4, density_noise_fade_kimg=200, back_repeat=4)
     small = dict(PRESETS["cpu"], cbase=1024, cmax=16, depth_resolution=4, depth_resolution_importance=4, preset="cpu")
     changes = small if setting.quick else PHOTOS

@@ -1,4 +1,4 @@
-"""Data sets on disk: a folder or a zip of files, read and written the same way, and the labels in its dataset.json."""
+"""Data sets on disk: reads and writes folders and zips in the same way, including the labels in dataset.json."""
 
 import contextlib
 import json
@@ -15,20 +15,20 @@ from PIL import Image
 from .util import UserError, atomic_path, make_output_dir
 
 LABELS_NAME = "dataset.json"
-MAX_FILE_BYTES = 1 << 29  # no picture and no list of labels is larger; what unpacks to more is a mistake or a zip bomb
+MAX_FILE_BYTES = 1 << 29  # no picture or label file is larger; anything that unpacks to more is a mistake or a zip bomb
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, OSError)  # RuntimeError: encrypted
 
 
 def stem(name: str) -> str:
-    """`name` without its extension: what an image and its mask have in common.  The folders stay: ``a/b.png`` is ``a/b``."""
+    """`name` without its extension, which an image and its mask have in common.  Folders are kept: ``a/b.png`` is ``a/b``."""
     return str(PurePosixPath(name).with_suffix(""))
 
 
 class Archive:
-    """The files of a folder or a .zip, by their relative names with ``/``; hidden files and __MACOSX are not seen.
+    """The files of a folder or zip, by their relative names with ``/``.  Hidden files and __MACOSX are ignored.
 
-    Can be pickled, and used after a fork: each process opens the zip for itself when it first reads.
+    An archive can be pickled, and it can be used after a fork: each process opens the zip itself on its first read.
 
     Raises UserError if `path` does not exist, is neither a folder nor a zip, or cannot be listed.
     """
@@ -44,7 +44,7 @@ class Archive:
         self.names: list[str] = sorted({name for name in names if not name.endswith("/") and not _is_hidden(name)})
 
     def read(self, name: str) -> bytes:
-        """The content of one file; UserError if it is not there, damaged, locked, or too large to be true."""
+        """Return the content of one file.  Raises UserError if it is missing, damaged, encrypted or implausibly large."""
         try:
             data = self._read_zip(name) if self.is_zip else self._read_folder(name)
         except (KeyError, FileNotFoundError):
@@ -54,12 +54,12 @@ class Archive:
         return data
 
     def image_names(self) -> list[str]:
-        """Those of `names` whose extension is one of a picture that Pillow opens."""
+        """The `names` with the extension of a picture format that Pillow opens."""
         known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
         return [name for name in self.names if PurePosixPath(name).suffix.lower() in known]
 
     def close(self) -> None:
-        """Close the zip; a later `read` opens it again."""
+        """Close the zip.  A later `read` opens it again."""
         if self._zip is not None and self._pid == os.getpid():
             self._zip.close()
         self._zip = None
@@ -74,11 +74,13 @@ class Archive:
         return {**self.__dict__, "_zip": None, "_pid": None}
 
     def _open_zip(self) -> zipfile.ZipFile:
-        if self._zip is None or self._pid != os.getpid():  # a file position shared with a parent process would be lost
+        if self._zip is None or self._pid != os.getpid():  # processes must not share a file position after a fork
             try:
                 self._zip = zipfile.ZipFile(self.path)
             except zipfile.BadZipFile:
-                raise UserError(f"{self.path} is not a folder and not a whole .zip; give another or make it anew") from None
+                raise UserError(
+                    f"{self.path} is neither a folder nor a complete .zip; give another one or create it again"
+                ) from None
             except OSError as error:
                 raise UserError(f"cannot open {self.path}: {_reason(error)}") from None
             self._pid = os.getpid()
@@ -89,7 +91,7 @@ class Archive:
         size = archive.getinfo(name).file_size
         self._check_size(name, size)
         with archive.open(name) as file:
-            return file.read(size)  # with a size, no more than that is ever unpacked
+            return file.read(size)  # the size limits how much is unpacked
 
     def _read_folder(self, name: str) -> bytes:
         path = self.path / name
@@ -103,12 +105,12 @@ class Archive:
 
 
 class ArchiveWriter:
-    """Writes a folder, or an uncompressed zip where `path` ends in .zip; a context manager that leaves all or nothing.
+    """Writes a folder, or an uncompressed zip if `path` ends in .zip.  A context manager that writes everything or nothing.
 
-    A zip takes its name (and the place of an older one) only when the block ends well.  A folder must be new or empty;
-    when the block fails, what was written in it is removed.  Missing parents are made, and removed after a failure.
+    A zip gets its name, and replaces an older one, only when the block succeeds.  A folder must be new or empty; if the block
+    fails, everything written to it is removed.  Missing parent folders are created, and removed again after a failure.
 
-    Raises UserError if the place cannot be written or is taken.
+    Raises UserError if the place cannot be written to or is already in use.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -134,12 +136,12 @@ class ArchiveWriter:
             return self._stack.__exit__(*exc_info)
 
     def write(self, name: str, data: bytes) -> None:
-        """Add one file; `name` is relative, with ``/`` between folders."""
+        """Add one file.  `name` is relative, with ``/`` between folders."""
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise ValueError(f"{name!r} is not a name inside an archive")
         with _write_errors(self.path):
             if self._zip is not None:
-                entry = zipfile.ZipInfo(name)  # its date is fixed: the same data makes the same zip
+                entry = zipfile.ZipInfo(name)  # its date is fixed, so that the same data give the same zip
                 entry.external_attr = 0o644 << 16
                 self._zip.writestr(entry, data)
             else:
@@ -155,10 +157,10 @@ class ArchiveWriter:
 
 
 def read_labels(archive: Archive) -> dict[str, list[float]] | None:
-    """The labels in dataset.json by file name, or None if there is no such file or it has none.
+    """Read the labels in dataset.json by file name.  Returns None if there is no such file or it has no labels.
 
-    Numbers may be written as text, and names as on Windows or with a leading ``./``.  How many numbers there are, and
-    whether they are finite, is for the caller to check.
+    Numbers may be written as text, and names may have Windows separators or a leading ``./``.  The caller must check how many
+    numbers there are, and whether they are finite.
 
     Raises UserError if the file is not ``{"labels": [[name, [numbers]], ...]}``.
     """
@@ -200,7 +202,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    """The cause in one line."""
+    """The cause of an error in one line."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(text.split())
 
@@ -215,14 +217,14 @@ def _write_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _new_folder(path: Path) -> Iterator[None]:
-    """The folder `path` exists and can be written inside the block; after a failure, the folders made for it go again."""
+    """Ensure that the folder `path` exists and is writable inside the block.  If the block fails, remove new folders again."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         make_output_dir(path)
         yield
     except BaseException:
         for folder in missing:
-            with contextlib.suppress(OSError):  # not empty: somebody else's
+            with contextlib.suppress(OSError):  # not empty: somebody else has put files there
                 folder.rmdir()
         raise
 

@@ -1,4 +1,4 @@
-"""What the commands share: option types with clear errors, a progress bar, and one way to report a mistake."""
+"""What the commands share: option types with clear errors, a progress bar and one-line error reports."""
 
 import errno
 import functools
@@ -12,11 +12,11 @@ from click.core import ParameterSource
 
 from .util import UserError
 
-MAX_SEED = 2**32 - 1  # of NumPy's RandomState
+MAX_SEED = 2**32 - 1  # the limit of NumPy's RandomState
 
 
 class Seeds(click.ParamType):
-    """``0-3,7`` as the list [0, 1, 2, 3, 7]; each part is a number or a rising range, all of them at least 0."""
+    """Parses ``0-3,7`` into [0, 1, 2, 3, 7].  Each part is a number or an ascending range; all numbers are at least 0."""
 
     name = "seeds"
 
@@ -38,7 +38,7 @@ class Seeds(click.ParamType):
 
 
 class Pair(click.ParamType):
-    """``4x2`` as (4, 2): two whole numbers of at least 1, width first."""
+    """Parses ``4x2`` into (4, 2): two integers of at least 1, width first."""
 
     def __init__(self, name: str = "WxH"):
         self.name = name
@@ -48,12 +48,12 @@ class Pair(click.ParamType):
             return value
         match = re.fullmatch(r"\s*(\d+)\s*[xX]\s*(\d+)\s*", str(value))
         if not match or int(match[1]) < 1 or int(match[2]) < 1:
-            self.fail(f"{value!r} is not of the form {self.name}, such as 2x2", param, ctx)
+                self.fail(f"{value!r} is not of the form {self.name}, such as 2x2", param, ctx)
         return int(match[1]), int(match[2])
 
 
 class Names(click.ParamType):
-    """``a,b`` as ['a', 'b']; ``none`` and the empty text as [].  `choices`, if given, are the only names allowed."""
+    """Parses ``a,b`` into ['a', 'b'], and ``none`` or an empty text into [].  Only `choices` are allowed, if given."""
 
     name = "names"
 
@@ -73,7 +73,7 @@ class Names(click.ParamType):
 
 
 class FiniteFloat(click.FloatRange):
-    """A float within a range; infinities and nan are refused, which plain ranges let through."""
+    """A float in a range.  Unlike click's ranges, it refuses infinities and nan."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         number = super().convert(value, param, ctx)
@@ -83,9 +83,9 @@ class FiniteFloat(click.FloatRange):
 
 
 def command(**kwargs: Any) -> Callable:
-    """A click command whose options may be typed with ``_`` or ``-``, and which reports mistakes in one line.
+    """A click command that accepts ``_`` and ``-`` in option names alike and reports mistakes in one line.
 
-    Bad options exit with code 2, a UserError, a file that cannot be used or too little memory with 1, Ctrl-C with 130.
+    Exit codes: 2 for bad options; 1 for a UserError, an unusable file or too little memory; 130 for Ctrl-C.
     """
     settings = {"token_normalize_func": lambda text: text.replace("-", "_"), "show_default": True, "max_content_width": 120}
 
@@ -118,15 +118,15 @@ def one_line_errors(function: Callable) -> Callable:
     return wrapper
 
 
-_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # of writes, which do not name their file
+_DISK_ERRORS = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)  # raised by writes, without a file name
 OUT_OF_MEMORY_ADVICE = (
-    "lower --batch-gpu or --neural_rendering_resolution_final (training, or take a smaller --preset), "
-    "--shape-res, --nrr or --sample_mult (pictures), or use --device cpu"
+    "use less at a time with --batch-gpu, --neural_rendering_resolution_final or a smaller --preset (training), "
+    "with --shape-res, --nrr or --sample_mult (generating), or use --device cpu"
 )
 
 
 def only_with(switch: str) -> Callable[[click.Context, click.Parameter, Any], Any]:
-    """A callback of options that are refused where they are given without the (eager) option `switch`."""
+    """A click callback that refuses an option if the (eager) switch `switch` is off."""
 
     def check(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if ctx.get_parameter_source(param.name) is ParameterSource.COMMANDLINE and not ctx.params[switch]:
@@ -137,7 +137,7 @@ def only_with(switch: str) -> Callable[[click.Context, click.Parameter, Any], An
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` is how Python, the CPU allocator or CUDA say that memory has run out."""
+    """Whether `error` means that Python, the CPU allocator or CUDA has run out of memory."""
     text = str(error).lower()
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
@@ -148,6 +148,6 @@ def _exit(message: str, code: int = 1) -> None:
 
 
 def progress(iterable: Iterable | None = None, **kwargs: Any) -> tqdm.tqdm:
-    """A tqdm bar with the project's settings: rate and time left, few updates where there is no terminal."""
+    """A tqdm bar with the project's settings: it shows rate and time left, and updates rarely without a terminal."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return tqdm.tqdm(iterable, mininterval=interval, dynamic_ncols=True, leave=kwargs.pop("leave", True), **kwargs)

@@ -1,4 +1,4 @@
-"""Files by path or by URL; downloads are kept in a folder and checked."""
+"""Opens files by path or URL.  Downloads are checked and kept in a cache folder."""
 
 import hashlib
 import json
@@ -13,17 +13,17 @@ import requests
 from .cli import progress
 from .util import UserError, atomic_path, existing_path, make_output_dir
 
-MAX_DOWNLOAD = 16 * 2**30  # bytes; far above any network of this family
-_TIMEOUT = (15, 60)  # seconds to connect, and between two parts of the answer
+MAX_DOWNLOAD = 16 * 2**30  # bytes; far more than any network of this family needs
+_TIMEOUT = (15, 60)  # seconds to connect, and between two parts of the response
 _CHUNK = 2**20  # bytes
 
 
 class Unreachable(UserError):
-    """There was no connection, or it broke off: trying again may help."""
+    """There was no connection, or it broke off.  Trying again may help."""
 
 
 def is_url(path_or_url: str | os.PathLike) -> bool:
-    """Whether `path_or_url` is a URL, of whatever scheme, rather than a path."""
+    """Whether `path_or_url` is a URL of any scheme rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(path_or_url)) is not None
 
 
@@ -34,10 +34,10 @@ def open_url(
     max_bytes: int = MAX_DOWNLOAD,
     show_progress: bool = True,
 ) -> BinaryIO:
-    """The file at a path or an https URL, open for reading bytes; its `name` is where it is on this machine.
+    """Open the file at a path or https URL for reading bytes.  Its `name` is the path on this machine.
 
-    A URL is downloaded once, into `cache_dir` (see `default_cache_dir`), and again where the file there no longer has the
-    size it had.  Plain http is refused unless `allow_http`.  UserError says in one line why there is no file.
+    A URL is downloaded once into `cache_dir` (see `default_cache_dir`), and again if the cached file no longer has its original
+    size.  Plain http is refused unless `allow_http`.  Raises UserError with the reason if the file cannot be had.
     """
     if is_url(path_or_url):
         path = _cached(os.fspath(path_or_url), cache_dir, allow_http, max_bytes, show_progress)
@@ -50,7 +50,7 @@ def open_url(
 
 
 def default_cache_dir() -> Path:
-    """$MULTI_POSE_CACHE, or multi_pose in $XDG_CACHE_HOME or ~/.cache."""
+    """The cache folder: $MULTI_POSE_CACHE, or else multi_pose in $XDG_CACHE_HOME or ~/.cache."""
     if chosen := os.environ.get("MULTI_POSE_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multi_pose"
@@ -59,7 +59,7 @@ def default_cache_dir() -> Path:
 def _cached(
     url: str, cache_dir: str | os.PathLike | None, allow_http: bool, max_bytes: int, show_progress: bool
 ) -> Path:
-    """The file in the cache for `url`, after downloading it if need be.  A note beside it holds the URL and the size."""
+    """Path of the cached file of `url`, downloaded if necessary.  A note beside it records the URL and the size."""
     scheme, location = _split(url)
     if scheme not in ("https", "http"):
         raise UserError(f"{url}: only https URLs can be downloaded, not {scheme}; give the path of a copy")
@@ -97,7 +97,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _readable_name(location: str) -> str:
-    """The last part of a URL's path, in characters that any file system takes."""
+    """The last part of a URL's path, reduced to characters that every file system accepts."""
     name = unquote(location).rstrip("/").rsplit("/", 1)[-1]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-64:] or "download"
 
@@ -110,11 +110,11 @@ def _is_complete(path: Path, note: Path) -> bool:
 
 
 def _download(url: str, path: Path, allow_http: bool, max_bytes: int, show_progress: bool) -> int:
-    """Write the file at `url` to `path`; its size in bytes."""
+    """Download `url` to `path` and return the size in bytes."""
     with requests.Session() as session:
         if not allow_http:
-            del session.adapters["http://"]  # no way back to http by a redirect either
-        # A compressed answer would have another length than it says.
+            del session.adapters["http://"]  # so that a redirect cannot lead back to http
+        # A compressed response would have a different length than announced.
         with session.get(url, stream=True, timeout=_TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
             response.raise_for_status()
             if "text/html" in response.headers.get("Content-Type", ""):
@@ -145,17 +145,17 @@ def _receive(
 
 
 def _too_large(url: str, max_bytes: int) -> UserError:
-    return UserError(f"{url} is larger than the {max_bytes} bytes that are allowed; if that is right, give the path of a copy")
+    return UserError(f"{url} is larger than the limit of {max_bytes} bytes; if the size is right, give the path of a copy")
 
 
 def _reason(error: requests.RequestException) -> str:
-    """A few words on what went wrong, instead of a chain of exceptions."""
+    """Summarise the error in a few words, instead of a chain of exceptions."""
     if error.response is not None:
         return f"the server answered {error.response.status_code} {error.response.reason}"
     return next((text for kind, text in _REASONS.items() if isinstance(error, kind)), type(error).__name__)
 
 
-_REASONS = {  # the first that fits
+_REASONS = {  # the first match counts
     requests.Timeout: "the server did not answer in time",
     requests.exceptions.SSLError: "the server's certificate is not valid",
     requests.exceptions.ChunkedEncodingError: "the connection broke off",

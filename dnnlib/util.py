@@ -1,4 +1,4 @@
-"""Dictionaries with attributes, objects built by name, logs, locks, and files that appear whole."""
+"""Attribute dictionaries, construction of objects by name, logs, locks and atomic file writes."""
 
 import contextlib
 import fcntl
@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, Iterator
 
 
 class UserError(Exception):
-    """A mistake of the user's: its one-line message says what is wrong and what to do.
+    """A mistake of the user.  The one-line message says what is wrong and what to do.
 
-    Commands print the message alone and exit with code 1; anything else that is raised is a bug of ours.
+    Commands print only the message and exit with code 1.  Any other exception is a bug in this project.
     """
 
 
@@ -39,9 +39,9 @@ class EasyDict(dict):
 
 
 def get_obj_by_name(name: str) -> Any:
-    """The object with the dotted name `name`, such as ``training.triplane.TriPlaneGenerator``.
+    """Return the object with the dotted name `name`, such as ``training.triplane.TriPlaneGenerator``.
 
-    Raises ImportError if no module on the way can be imported, AttributeError if the last part is not in its module.
+    Raises ImportError if no prefix of the name is a module, and AttributeError if the module lacks the rest of it.
     """
     parts = name.split(".")
     for split in range(len(parts) - 1, 0, -1):
@@ -49,7 +49,7 @@ def get_obj_by_name(name: str) -> Any:
         try:
             obj = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
-            # A missing dependency of an existing module is not the same as a name that is no module.
+            # A missing dependency of an existing module must not be mistaken for a name that is not a module.
             if error.name is not None and not (module_name + ".").startswith(error.name + "."):
                 raise
             continue
@@ -60,7 +60,7 @@ def get_obj_by_name(name: str) -> Any:
 
 
 def construct_class_by_name(*args: Any, class_name: str, **kwargs: Any) -> Any:
-    """Call the class (or function) with the dotted name `class_name` with the other arguments."""
+    """Call the class or function with the dotted name `class_name`, passing on all other arguments."""
     return get_obj_by_name(class_name)(*args, **kwargs)
 
 
@@ -70,7 +70,7 @@ def is_power_of_two(number: int) -> bool:
 
 
 def format_time(seconds: float) -> str:
-    """A duration for people: ``12s``, ``3m 05s``, ``2h 07m 10s``, ``1d 04h 30m``."""
+    """Format a duration for people: ``12s``, ``3m 05s``, ``2h 07m 10s``, ``1d 04h 30m``."""
     s = int(round(seconds))
     if s < 60:
         return f"{s}s"
@@ -83,9 +83,10 @@ def format_time(seconds: float) -> str:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path`, moved to `path` when the block ends well and removed when it does not.
+    """Yield a temporary path beside `path`.  It is renamed to `path` if the block succeeds, and removed otherwise.
 
-    The name keeps the suffix of `path`, since many writers choose the format by it. A reader never sees half a file.
+    Readers therefore never see an incomplete file.  The temporary name keeps the suffix of `path`, because many writers infer
+    the format from it.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:64]}-", suffix=path.suffix)
@@ -105,7 +106,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def warn_of_write_errors(what: str) -> Iterator[None]:
-    """Print a warning that `what` was not written, and go on, if the block fails because the disk is full or gone."""
+    """If the block fails because the disk is full or gone, print a warning that `what` was not written, and continue."""
     try:
         yield
     except OSError as error:
@@ -113,7 +114,7 @@ def warn_of_write_errors(what: str) -> Iterator[None]:
 
 
 def existing_path(path: str | os.PathLike, what: str) -> Path:
-    """`path` as a Path if it exists; otherwise a UserError that calls it `what`."""
+    """Return `path` as a Path if it exists.  Otherwise raise a UserError that calls it `what`."""
     path = Path(path)
     if not path.exists():
         raise UserError(f"{what} not found: {path}")
@@ -121,7 +122,7 @@ def existing_path(path: str | os.PathLike, what: str) -> Path:
 
 
 def make_output_dir(path: str | os.PathLike) -> Path:
-    """Make the folder `path` (and its parents) and check that files can be written in it; UserError if not."""
+    """Create the folder `path` and its parents and check that it is writable.  Raises UserError if not."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -133,7 +134,7 @@ def make_output_dir(path: str | os.PathLike) -> Path:
 
 
 def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
-    """The path ``outdir/NNNNN-desc`` with the first number above all that are there (the folder is not made)."""
+    """The path ``outdir/NNNNN-desc`` with the next free number.  The folder is not created."""
     outdir = Path(outdir)
     names = os.listdir(outdir) if outdir.is_dir() else []
     numbers = [int(match[0]) for match in (re.match(r"\d+", name) for name in names) if match]
@@ -141,9 +142,10 @@ def next_run_dir(outdir: str | os.PathLike, desc: str) -> Path:
 
 
 class FileLock:
-    """A lock on `path`, a folder, or a file that is made if need be and stays; gone with its process, however that ends.
+    """An exclusive lock on `path`, which is a folder or a file that is created if necessary and kept.
 
-    UserError with the text `message` if another process holds it.
+    The system releases the lock when the process ends, however it ends.  Raises UserError with the text `message` if another
+    process holds the lock.
     """
 
     def __init__(self, path: str | os.PathLike, message: str):
@@ -163,10 +165,10 @@ class FileLock:
 
 
 def is_locked(path: str | os.PathLike) -> bool:
-    """Whether some process holds a FileLock on `path`."""
+    """Whether a process holds a FileLock on `path`."""
     try:
         with open(path) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two who ask do not see each other
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared, so that two processes that ask do not see each other
     except FileNotFoundError:
         return False
     except OSError:
@@ -175,7 +177,7 @@ def is_locked(path: str | os.PathLike) -> bool:
 
 
 class InterruptFlag:
-    """True once Ctrl-C was pressed or SIGTERM came inside the block; a second Ctrl-C interrupts at once."""
+    """Becomes true when Ctrl-C is pressed or SIGTERM arrives inside the block.  A second Ctrl-C interrupts at once."""
 
     def __init__(self):
         self._raised = False
@@ -198,9 +200,9 @@ class InterruptFlag:
 
 
 class Logger:
-    """While open, everything written to stdout and stderr also goes to a file (progress bars excepted).
+    """While open, copies everything written to stdout and stderr to a file.
 
-    Parts of the output that redraw their line, those with a carriage return, are left out of the file.
+    Text with a carriage return is not copied, so progress bars stay out of the file.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -209,7 +211,7 @@ class Logger:
         sys.stdout, sys.stderr = (_Tee(stream, self._file) for stream in self._streams)
 
     def close(self) -> None:
-        """Give the two streams back and close the file; harmless when called again."""
+        """Restore both streams and close the file.  Calling it again has no effect."""
         if not self._file.closed:
             sys.stdout, sys.stderr = self._streams
             self._file.close()
@@ -247,16 +249,16 @@ def open_url(
     return_filename: bool = False,
     cache: bool = True,
 ) -> BinaryIO | str:
-    """`dnnlib.download.open_url` as scripts of this family call it: a file open for reading, or its path.
+    """`dnnlib.download.open_url` with the arguments that scripts of this family pass.
 
-    A URL is tried `num_attempts` times while there is no connection; `verbose` shows the progress of a download.  Without
-    `cache` nothing of a download stays on the disk, and there is no path to return: ValueError.  UserError says in one line
-    why there is no file.
+    Returns a file open for reading, or its path if `return_filename`.  Makes up to `num_attempts` attempts while there is no
+    connection; `verbose` shows a progress bar.  Without `cache`, the download is not kept on disk, so there is no path to
+    return: asking for one raises ValueError.  Raises UserError with the reason if the file cannot be had.
     """
     from . import download  # here: it imports this module
 
     if return_filename and not cache:
-        raise ValueError("return_filename needs cache=True: a file that is not kept has no name")
+        raise ValueError("return_filename needs cache=True: a file that is not cached has no name")
     with contextlib.ExitStack() as stack:
         if not cache:
             cache_dir = stack.enter_context(tempfile.TemporaryDirectory())

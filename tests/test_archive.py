@@ -78,7 +78,7 @@ def test_places_that_are_no_archives(tmp_path):
     with pytest.raises(UserError, match="no such folder or zip"):
         Archive(tmp_path / "absent.zip")
     (tmp_path / "text.zip").write_text("not a zip")
-    with pytest.raises(UserError, match="not a whole .zip"):
+    with pytest.raises(UserError, match="nor a complete .zip"):
         Archive(tmp_path / "text.zip")
 
 
@@ -87,7 +87,7 @@ def test_a_truncated_zip_is_refused(tmp_path):
         writer.write("a.png", bytes(5000))
     whole = (tmp_path / "files.zip").read_bytes()
     (tmp_path / "files.zip").write_bytes(whole[:3000])
-    with pytest.raises(UserError, match="not a whole .zip"):
+    with pytest.raises(UserError, match="nor a complete .zip"):
         Archive(tmp_path / "files.zip")
 
 

@@ -64,7 +64,7 @@ def test_where_plain_pytorch_is_asked_for_nothing_is_built(monkeypatch):
         ("[Errno 13] Permission denied: '/cache/multi_pose.lock'", "TORCH_EXTENSIONS_DIR"),
         ("error: #error You need C++20 to compile PyTorch", "newer compiler"),
         ("nvcc fatal: Unsupported gpu architecture", "CUDA toolkit"),
-        ("something else", "delete the cache"),
+        ("something else", "delete the files"),
     ],
 )
 def test_the_fix_suits_the_reason(reason, advice):

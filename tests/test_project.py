@@ -48,10 +48,34 @@ def test_every_mended_or_kept_behaviour_has_a_test_file():
     assert names and names <= there
 
 
-def test_files_that_the_readme_names_are_there():
-    text = (ROOT / "README.md").read_text()
-    for name in set(re.findall(r"python (\w+\.py)", text)) | set(re.findall(r"\]\(([\w./]+)\)", text)):
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), ROOT / "dataset/README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_scripts_and_links_of_a_page_exist(page):
+    text = page.read_text()
+    for name in re.findall(r"python ([\w/]+\.py)", text):
         assert (ROOT / name).exists(), name
+    for name in re.findall(r"\]\(([\w./-]+)(?:#[\w-]+)?\)", text):
+        assert (page.parent / name).exists(), name
+
+
+def test_the_readme_links_to_every_page():
+    links = set(re.findall(r"\]\((docs/[\w-]+\.md)\)", (ROOT / "README.md").read_text()))
+    assert links == {str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_modules_that_contributing_names_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_example_of_a_representation_renders_a_ball():
+    section = (ROOT / "CONTRIBUTING.md").read_text().partition("## How to add a representation")[2]
+    names = {}
+    exec(re.search(r"```python\n(.*?)```", section, re.DOTALL)[1], names)
+    assert names["mask"][32, 32] > 0.99 and names["mask"][0, 0] < 0.01
 
 
 def test_packages_that_are_installed_are_all_there_are():

@@ -23,7 +23,7 @@ from camera_utils import orbit_label
 from training.config import PRESETS
 
 ROOT = Path(__file__).parent.parent
-# As the second command of the README, with networks that take a second a step.
+# The second command of docs/training.md, with networks that take a second per step.
 TINY = (
     "--cfg=ffhq --gamma=1 --gamma_seg=1 --gen_pose_cond=True --mirror=1 --use_torgb_raw=1 --decoder_activation=none "
     "--disc_module MaskDualDiscriminatorV2 --bcg_reg_prob 0.2 --triplane_depth 2 --density_noise_fade_kimg 200 --density_reg 0 "
@@ -213,7 +213,7 @@ def test_a_run_stops_when_its_time_is_up_and_goes_on(head_data, tmp_path):
     assert f"Run folder:  {only_run(tmp_path)}, going on at" in output
 
 
-README_TRAINING = (
+DOCUMENTED_TRAINING = (
     "--cfg=ffhq --batch=32 --gpus 8 --gamma=1 --gamma_seg=1 --gen_pose_cond=True --mirror=1 --use_torgb_raw=1 "
     '--decoder_activation="none" --disc_module MaskDualDiscriminatorV2 --bcg_reg_prob 0.2 --triplane_depth 3 '
     "--density_noise_fade_kimg 200 --density_reg 0 --min_yaw 0 --max_yaw 180 --back_repeat 4 --trans_reg 10 --gpc_reg_prob 0.7"
@@ -236,7 +236,7 @@ def test_the_published_commands_are_understood_word_for_word(extra, tmp_path, mo
     shutil.move(masks, folder / "testdata_seg.zip")
     monkeypatch.chdir(tmp_path)
     data = "--img_data dataset/testdata_img.zip --seg_data dataset/testdata_seg.zip"
-    code, output = invoke(*shlex.split(f"{extra} {data} {README_TRAINING}"), "--dry-run")
+    code, output = invoke(*shlex.split(f"{extra} {data} {DOCUMENTED_TRAINING}"), "--dry-run")
     assert code == 0, output
     options = json.loads(output[: output.rindex("}") + 1])
     assert (options["batch"], options["gpus"], options["decoder_activation"], options["back_repeat"]) == (32, 8, "none", 4)

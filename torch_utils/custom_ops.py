@@ -1,11 +1,11 @@
-"""Compiled versions of `torch_utils.ops`: built on first use, kept for the next process, and never needed.
+"""Compiles the ops of `torch_utils.ops` on first use and caches them.  Everything also runs without them.
 
-The environment variable TORCH_UTILS_OPS says what to do: ``auto`` (the default) builds, and where that fails says so once and
-goes on in plain PyTorch; ``ref`` is plain PyTorch; ``require`` makes a failure an error.
+The environment variable TORCH_UTILS_OPS selects the mode.  ``auto`` (the default) compiles the ops; if that fails, it prints
+one warning and falls back to plain PyTorch.  ``ref`` always uses plain PyTorch.  ``require`` turns a failure into an error.
 
-CPU and CUDA ops are two libraries with the same names in them, each built when it is first wanted.  A build lies in torch's
-cache of extensions (TORCH_EXTENSIONS_DIR) under a name made of all that it depends on: sources, flags, compilers, processor or
-GPU, torch.  One process builds, others wait for it.
+CPU and CUDA ops are two libraries that define the same names.  Each is compiled when it is first needed.  A build is stored in
+torch's extension cache (TORCH_EXTENSIONS_DIR) under a name derived from everything it depends on: sources, flags, compilers,
+processor or GPU, and torch.  If several processes need a build, one compiles and the others wait.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class Library(NamedTuple):
-    """Ops for one kind of device."""
+    """The ops for one type of device."""
 
-    name: str  # in torch.ops
+    name: str  # namespace in torch.ops
     title: str
     folder: Path
 
@@ -48,18 +48,19 @@ _lock = threading.Lock()
 
 
 def mode() -> str:
-    """The entry of `MODES` that the environment asks for; UserError for anything else."""
+    """The entry of `MODES` that the environment selects.  Raises UserError for anything else."""
     value = os.environ.get(SWITCH, "auto")
     if value not in MODES:
-        raise UserError(f"{SWITCH}={value}: it is one of {', '.join(MODES)}")
+        raise UserError(f"{SWITCH}={value} is not a mode; set it to one of {', '.join(MODES)}")
     return value
 
 
 def compiled(*tensors: torch.Tensor | None, half: bool = False) -> Any | None:
-    """The compiled ops, as attributes, if they can take these tensors (None stands for an argument left out), else None.
+    """Return the namespace of the compiled ops if they support these tensors, and None otherwise.
 
-    That is where all are float32, or all float64, and all on the CPU or on one CUDA device; there also all float16, or all
-    bfloat16, for ops that have it (`half`).  The first call for a kind of device builds.
+    None among the tensors stands for an argument that was left out.  The tensors must all be float32 or all float64, and all on
+    the CPU or all on one CUDA device.  On CUDA, ops with `half` also take tensors that are all float16 or all bfloat16.  The
+    first call for a type of device compiles its ops.
     """
     given = [tensor for tensor in tensors if tensor is not None]
     device, dtype = given[0].device, given[0].dtype
@@ -70,12 +71,12 @@ def compiled(*tensors: torch.Tensor | None, half: bool = False) -> Any | None:
 
 
 def cpu_ops() -> Any | None:
-    """The namespace of the compiled CPU ops, or None in plain PyTorch; RuntimeError if required ones cannot be built."""
+    """The namespace of the compiled CPU ops, or None in plain PyTorch.  Raises RuntimeError if required ops do not compile."""
     return _ops(CPU)
 
 
 def cuda_ops() -> Any | None:
-    """The same of the CUDA ops, for the devices that this process sees."""
+    """The namespace of the compiled CUDA ops, built for the GPUs that this process sees; otherwise like `cpu_ops`."""
     return _ops(CUDA)
 
 
@@ -94,14 +95,14 @@ def _ops(library: Library) -> Any | None:
 
 @functools.cache
 def _load(library: Library) -> str | None:
-    """Load the library, built before if need be; returns what went wrong, which `auto` also tells."""
+    """Load the library and build it first if necessary.  Returns the reason of a failure; `auto` also prints it."""
     try:
         _load_or_build(library)
-    except Exception as error:  # whatever is wrong with compiler, disk or torch's headers, PyTorch alone does the same
+    except Exception as error:  # plain PyTorch works whatever is wrong with the compiler, the disk or torch's headers
         failure = _reason(error)
         if mode() == "auto":
             print(
-                f"Warning: no compiled {library.title}, slower plain PyTorch instead ({SWITCH}=ref asks for that): {failure}",
+                f"Warning: no compiled {library.title}, using slower plain PyTorch ({SWITCH}=ref silences this): {failure}",
                 file=sys.stderr,
             )
         return failure
@@ -109,14 +110,14 @@ def _load(library: Library) -> str | None:
 
 
 def _reason(error: Exception) -> str:
-    """One line: the compiler's first complaint, or else the error's first line."""
+    """One line: the first error of the compiler, or else the first line of the exception."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     complaints = [line for line in lines if "error:" in line]
     return (complaints + lines + [type(error).__name__])[0]
 
 
 def _load_or_build(library: Library) -> None:
-    from torch.utils import cpp_extension  # here: it imports setuptools, which nothing else needs
+    from torch.utils import cpp_extension  # imported here because it loads setuptools, which nothing else needs
 
     root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
     root.mkdir(parents=True, exist_ok=True)
@@ -134,18 +135,18 @@ def _load_or_build(library: Library) -> None:
 
 
 def _for_cpu(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
-    """Arguments of the builder, and a text that tells compilers and processors apart; an error if there is no compiler."""
+    """Arguments for the builder, and a text that identifies compiler and processor.  Raises an error without a compiler."""
     compiler = cpp_extension.get_cxx_compiler()
-    # The processor as the compiler sees it: builds are for this machine's instructions.
+    # The processor as the compiler sees it, because builds use the instructions of this machine.
     native = subprocess.run([compiler, "-march=native", "-dM", "-E", "-x", "c++", os.devnull], capture_output=True, text=True)
     return {"extra_cflags": list(CPU_FLAGS)}, _version(compiler) + native.stdout
 
 
 def _for_cuda(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
-    """The same for all GPUs in sight."""
+    """Like `_for_cpu`, for the compilers and the visible GPUs."""
     home = cuda_home()
     if home is None:
-        raise RuntimeError("no nvcc on the path: install a CUDA toolkit, or say in CUDA_HOME where it is")
+        raise RuntimeError("no nvcc on the path: install a CUDA toolkit, or set CUDA_HOME to its folder")
     cpp_extension.CUDA_HOME = str(home)
     nvcc = str(home / "bin" / "nvcc")
     return {"extra_cflags": ["-O3"], "extra_cuda_cflags": ["-O3", *_cuda_targets()]}, (
@@ -154,22 +155,22 @@ def _for_cuda(cpp_extension: Any) -> tuple[dict[str, list[str]], str]:
 
 
 def _cuda_targets() -> list[str]:
-    """Arguments of nvcc for the GPUs in sight; none where there are none and TORCH_CUDA_ARCH_LIST tells the builder."""
+    """Arguments of nvcc for the visible GPUs.  Empty if there are none and TORCH_CUDA_ARCH_LIST names the targets instead."""
     devices = range(torch.cuda.device_count())
     names = sorted({"{}{}".format(*torch.cuda.get_device_capability(device)) for device in devices})
     if not names and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
         names = _usual_architectures(torch.version.cuda)
         listed = ", ".join(f"{name[:-1]}.{name[-1]}" for name in names)
         print(
-            f"No GPU in sight: building for compute capability {listed}, the usual ones of CUDA {torch.version.cuda}; "
-            "TORCH_CUDA_ARCH_LIST names others",
+            f"No GPU visible: building for compute capability {listed}, the usual ones of CUDA {torch.version.cuda}; "
+            "set TORCH_CUDA_ARCH_LIST to choose others",
             file=sys.stderr,
         )
     return [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
 
 
 def _usual_architectures(cuda: str | None) -> list[str]:
-    """What data centres have that this version of CUDA compiles for."""
+    """The data-centre architectures that this version of CUDA can compile for."""
     version = tuple(int(part) for part in (cuda or "11.8").split(".")[:2])
     oldest = ["70"] if version < (13, 0) else []
     newest = ["100"] if version >= (12, 8) else []
@@ -177,7 +178,7 @@ def _usual_architectures(cuda: str | None) -> list[str]:
 
 
 def cuda_home() -> Path | None:
-    """The folder of the CUDA toolkit: CUDA_HOME, or that of the nvcc on the path, which may be a link or a script elsewhere."""
+    """The folder of the CUDA toolkit: CUDA_HOME, or that of the nvcc on the path, resolving links and wrapper scripts."""
     if os.environ.get("CUDA_HOME"):
         return Path(os.environ["CUDA_HOME"])
     nvcc = shutil.which("nvcc")
@@ -193,7 +194,7 @@ def _version(compiler: str) -> str:
 
 
 def _fingerprint(library: Library, flags: dict[str, list[str]], compilers: str) -> str:
-    """A name for all that a build depends on."""
+    """A hash of everything that a build depends on."""
     parts = [str(flags), compilers, torch.__version__, platform.machine(), sys.version]
     for path in sorted(library.folder.iterdir()):
         parts += [path.name, path.read_text()] if path.is_file() else []
@@ -202,9 +203,9 @@ def _fingerprint(library: Library, flags: dict[str, list[str]], compilers: str) 
 
 @contextlib.contextmanager
 def _file_lock(path: Path, wait: bool = True) -> Iterator[None]:
-    """Hold the lock `path` among the processes of this machine; the system frees it when its holder dies.
+    """Hold an exclusive lock on `path` among the processes of this machine.  The system releases it if the holder dies.
 
-    Without `wait`, BlockingIOError if another holds it.
+    Without `wait`, raises BlockingIOError if another process holds the lock.
     """
     import fcntl
 
@@ -215,9 +216,10 @@ def _file_lock(path: Path, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _build_folder(built: Path) -> Iterator[Path]:
-    """An empty folder to build `built` in, whose lock the caller holds; it goes afterwards.
+    """Yield an empty folder in which to build `built`, and remove it afterwards.  The caller must hold the build's lock.
 
-    So do those of builds that were killed: whoever builds holds the lock of the same name, which is free where nobody does.
+    Also removes the folders of builds that were killed.  Every builder holds the lock of the same name, so a folder whose lock
+    is free has been abandoned.
     """
     own = built.with_suffix(".build")
     shutil.rmtree(own, ignore_errors=True)
@@ -234,7 +236,7 @@ def _build_folder(built: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _ninja_on_path() -> Iterator[None]:
-    """Let the builder find the ninja of this Python's packages, where the environment is not activated."""
+    """Let the builder find the ninja among this Python's packages, even if the environment is not activated."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join([before, str(Path(sys.executable).parent)])
     try:

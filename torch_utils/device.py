@@ -1,4 +1,4 @@
-"""The one place where the device is chosen, and where its memory is asked for."""
+"""Chooses the device and reports its memory.  Nothing else in the project does."""
 
 import contextlib
 import ctypes
@@ -11,9 +11,9 @@ from dnnlib import UserError
 
 
 def select_device(name: str | None = None, local_rank: int = 0) -> torch.device:
-    """The device called `name` (``cpu``, ``cuda``, ``cuda:1``), or the best there is for None and ``auto``.
+    """Return the device called `name` (``cpu``, ``cuda``, ``cuda:1``), or the best one available for None and ``auto``.
 
-    A plain ``cuda`` becomes the GPU number `local_rank`.  UserError if the name is unknown or the device is not there.
+    Plain ``cuda`` means GPU number `local_rank`.  Raises UserError if the name is unknown or the device does not exist.
     """
     if name in (None, "auto"):
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -32,23 +32,23 @@ def select_device(name: str | None = None, local_rank: int = 0) -> torch.device:
     index = local_rank if device.index is None else device.index
     if index >= torch.cuda.device_count():
         raise UserError(
-            f"--device {name}: there is no GPU {index}, only {torch.cuda.device_count()} of them; lower --gpus or choose another"
+            f"--device {name}: there is no GPU {index}, only {torch.cuda.device_count()} of them; lower --gpus or use another"
         )
     return torch.device("cuda", index)
 
 
-# From glibc's malloc.h: parameters of mallopt, and the values that its defaults adapt to where large blocks come and go.
+# From glibc's malloc.h: parameters of mallopt, and the limits of the values that glibc adapts by default.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _ADAPTED = {_M_TRIM_THRESHOLD: 64 * 2**20, _M_MMAP_THRESHOLD: 32 * 2**20}
 _KEEPING = {_M_TRIM_THRESHOLD: 2**31 - 1, _M_MMAP_THRESHOLD: 2**30}
 
 
 def keep_freed_memory(keep: bool = True) -> None:
-    """Keep for the next tensors on the CPU what tensors have freed, blocks up to 1 GiB, or (`keep` False) do as glibc does.
+    """Keep memory freed by CPU tensors, in blocks up to 1 GiB, for later tensors.  `keep` False restores glibc's behaviour.
 
-    That gives large blocks back to the system, which then clears each page of the next one: a third of a picture's time.  What
-    is kept falls to pieces where sizes change: training would be a tenth faster with a third more memory.  Without glibc this
-    does nothing.
+    By default glibc returns large blocks to the system, which clears each page of the next block: a third of the time of a
+    picture.  The kept memory fragments where sizes change, so training would be a tenth faster but use a third more memory.
+    Without glibc this function does nothing.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
@@ -60,10 +60,10 @@ def keep_freed_memory(keep: bool = True) -> None:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Peak memory so far in GiB: allocated on a GPU, resident in this process on the CPU."""
+    """Peak memory so far in GiB: allocated memory on a GPU, resident memory of this process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    with contextlib.suppress(OSError, StopIteration):  # what resource says counts what a parent had before this program ran
+    with contextlib.suppress(OSError, StopIteration):  # `resource` would include the peak of a parent before it forked
         peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) / 2**20
     import resource
@@ -72,9 +72,10 @@ def peak_memory_gb(device: torch.device) -> float:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had: on a GPU what others leave and PyTorch keeps in reserve, on the CPU what the system says.
+    """Bytes that can still be allocated.
 
-    Where the system does not say, half of what the machine has.
+    On a GPU this is what other processes leave free plus PyTorch's own cache.  On the CPU it is what the system reports, or
+    half of the machine's memory if it reports nothing.
     """
     if device.type == "cuda":
         reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -91,8 +92,8 @@ def _available_memory() -> int:
 
 
 def _left_to_container(folder: Path = Path("/sys/fs/cgroup")) -> float:
-    """What a container's limit (cgroup v2) leaves; infinity where there is none."""
+    """The memory that a container's limit (cgroup v2) leaves.  Infinity without a limit."""
     try:
         return max(0, int((folder / "memory.max").read_text()) - int((folder / "memory.current").read_text()))
-    except (OSError, ValueError):  # no such files, or "max"
+    except (OSError, ValueError):  # there are no such files, or they say "max"
         return float("inf")

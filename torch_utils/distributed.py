@@ -1,7 +1,7 @@
-"""Processes that train together: started here or by torchrun, and what they tell each other.
+"""Distributed training: starts the processes, or joins those of torchrun, and exchanges data between them.
 
-Two groups exist.  Gradients go over NCCL on GPUs and gloo on the CPU; counts, flags and Python objects go over gloo
-always, so that they never wait for a GPU.
+There are two process groups.  Gradients use NCCL on GPUs and gloo on the CPU.  Counts, flags and Python objects always use
+gloo, so that exchanging them never waits for a GPU.
 """
 
 import multiprocessing.connection
@@ -18,20 +18,20 @@ import torch.distributed as dist
 from dnnlib import UserError
 from dnnlib.cli import one_line_errors
 
-GRACE_SECONDS = 10  # that processes get to end by themselves when another has failed
+GRACE_SECONDS = 10  # time that processes get to stop on their own after another one has failed
 
-_LOST_PEER_SIGNS = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # of gloo and NCCL
+_LOST_PEER_SIGNS = ("closed by peer", "reset by peer", "Broken pipe", "remote process exited")  # in errors of gloo and NCCL
 
 _control_group: Any = None
 
 
 def get_rank() -> int:
-    """This process's number, 0 to `get_world_size()` - 1."""
+    """The rank of this process, 0 to `get_world_size()` - 1."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def get_world_size() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -43,8 +43,8 @@ def under_torchrun() -> bool:
 def launch(function: Callable[..., None], args: tuple, num_processes: int, backend: str) -> None:
     """Run ``function(local_rank, *args)`` in `num_processes` processes that form a group, and wait for them.
 
-    Under torchrun the processes exist already, on one machine or many: this one joins them.  `num_processes` must then be
-    their number, or that of one machine.  One process without torchrun runs here and forms no group.
+    Under torchrun the processes already exist, on one machine or several, and this one joins them.  `num_processes` must then
+    be their total number or that of one machine.  A single process without torchrun runs here and forms no group.
     """
     if under_torchrun():
         world_size, local = int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_WORLD_SIZE", "0"))
@@ -58,9 +58,9 @@ def launch(function: Callable[..., None], args: tuple, num_processes: int, backe
 
 
 def _supervise(address: str, num_processes: int, backend: str, function: Callable, args: tuple) -> None:
-    """Start the processes and wait for them.  If one fails the others are ended: alone they would wait for it for ever.
+    """Start the processes and wait for them.  If one fails, stop the others, which would otherwise wait for it forever.
 
-    Ctrl-C and SIGTERM are passed on as SIGTERM.
+    Ctrl-C and SIGTERM are passed on to the processes as SIGTERM.
     """
     context = torch.multiprocessing.get_context("spawn")
     workers = [
@@ -79,12 +79,12 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
         running = list(workers)
         while running:
             multiprocessing.connection.wait([worker.sentinel for worker in running])
-            # One that was killed takes others with it; it is the one to name.
+            # A killed process takes others down with it, so it is the one to report.
             ended = sorted((worker for worker in running if not worker.is_alive()), key=lambda worker: worker.exitcode)
-            running = [worker for worker in running if worker not in ended]  # not asked again: it may end in between
+            running = [worker for worker in running if worker not in ended]  # `ended` is fixed: more may end in between
             if ended and ended[0].exitcode != 0:
                 _end(running)
-                print(file=sys.stderr)  # they may have left a progress bar or half a line
+                print(file=sys.stderr)  # the processes may have left a progress bar or half a line
                 raise UserError(f"{ended[0].name} {_how_it_ended(ended[0].exitcode)}; the other processes were stopped")
     finally:
         for number, handler in previous.items():
@@ -92,7 +92,7 @@ def _supervise(address: str, num_processes: int, backend: str, function: Callabl
 
 
 def _end(workers: list[Any]) -> None:
-    """End processes that wait for one that is gone: kindly, then not."""
+    """Stop processes that wait for one that is gone: with SIGTERM first, then with SIGKILL."""
     for worker in workers:
         worker.terminate()
     deadline = time.monotonic() + GRACE_SECONDS
@@ -117,39 +117,39 @@ def _run(address: str, rank: int, world_size: int, local_rank: int, backend: str
     if backend == "nccl":
         torch.cuda.set_device(local_rank)
     elif "OMP_NUM_THREADS" not in os.environ:
-        # Processes that each want all cores wait for one another more than they work.
+        # Processes that compete for all cores spend more time waiting for each other than working.
         here = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
         torch.set_num_threads(max((os.cpu_count() or 1) // here, 1))
     dist.init_process_group(backend, init_method=address, rank=rank, world_size=world_size)
     _control_group = dist.new_group(backend="gloo")
     try:
         function(local_rank, *args)
-        dist.barrier(group=_control_group)  # nobody leaves while another still talks
+        dist.barrier(group=_control_group)  # no process leaves while another is still communicating
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _LOST_PEER_SIGNS):
             raise
-        raise UserError(f"rank {rank} lost its connection to another process, which has ended; that one says why") from None
+        raise UserError(f"rank {rank} lost its connection to a process that has ended; see that process's error") from None
     finally:
         _control_group = None
         dist.destroy_process_group()
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens on at the moment."""
+    """A port of this machine that is currently unused."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """Add up `tensor` over all processes, in place; returns it."""
+    """Sum `tensor` over all processes in place, and return it."""
     if get_world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether `flag` is true in any process; all of them must ask."""
+    """Whether `flag` is true in any process.  All processes must call this."""
     if get_world_size() == 1:
         return flag
     votes = torch.tensor(int(flag))
@@ -158,7 +158,7 @@ def any_rank(flag: bool) -> bool:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """The values of all processes, by rank; all of them must call."""
+    """The values of all processes, ordered by rank.  All processes must call this."""
     if get_world_size() == 1:
         return [value]
     values = [None] * get_world_size()
@@ -167,7 +167,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """Rank 0's `value`; all of them must call."""
+    """The `value` of rank 0.  All processes must call this."""
     if get_world_size() == 1:
         return value
     box = [value]
@@ -177,7 +177,7 @@ def broadcast_object(value: Any) -> Any:
 
 @torch.no_grad()
 def broadcast_module(module: torch.nn.Module) -> None:
-    """Give every process rank 0's parameters and buffers."""
+    """Copy rank 0's parameters and buffers to every process."""
     if get_world_size() > 1:
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor, src=0)

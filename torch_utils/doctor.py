@@ -1,8 +1,8 @@
-"""Says what this machine offers to the compiled ops, builds them all, and compares each with plain PyTorch.
+"""Reports what this machine provides for compiled ops, builds them all, and compares each with plain PyTorch.
 
 python -m torch_utils.doctor
 
-Exit code 1 if an op disagrees with plain PyTorch, or if one cannot be built where TORCH_UTILS_OPS=require asks for it.
+Exits with code 1 if an op disagrees with plain PyTorch, or if ops do not compile although TORCH_UTILS_OPS=require.
 """
 
 import os
@@ -22,7 +22,7 @@ from torch_utils import custom_ops
 from torch_utils.ops import examples
 
 _FOLDER_FIX = "set TORCH_EXTENSIONS_DIR to a folder that can be written to"
-# What the reason of a failure to build looks like, and what to do; the first that fits.
+# Patterns in the reason of a failed build, and how to fix it.  The first match counts.
 _FIXES = (
     (r"nvcc|CUDA_HOME|cuda_runtime", "install the CUDA toolkit that PyTorch was built for, and set CUDA_HOME to its folder"),
     (r"[Nn]inja", "pip install ninja"),
@@ -35,12 +35,12 @@ _FIXES = (
         "install a C++ compiler (apt install g++, or conda install gxx), or name one in CXX",
     ),
 )
-_ANY_FIX = "delete the cache folder's files multi_pose_* and run this again; TORCH_UTILS_OPS=ref does without compiled ops"
-_WRONG_FIX = "set TORCH_UTILS_OPS=ref, delete the cache folder's files multi_pose_*, and report this with the lines above"
+_ANY_FIX = "delete the files multi_pose_* in the cache folder and run this again; TORCH_UTILS_OPS=ref works without them"
+_WRONG_FIX = "set TORCH_UTILS_OPS=ref, delete the files multi_pose_* in the cache folder, and report this with the lines above"
 
 
 class Finding(NamedTuple):
-    """One check: what was looked at, what came out, and for a failure what to do; `fatal` ones make the exit code 1."""
+    """One check: what was checked, the result, and how to fix a failure.  `fatal` ones set the exit code to 1."""
 
     what: str
     outcome: str
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 def machine() -> dict[str, str]:
-    """What there is, by name: what a report of a failure should contain."""
+    """Facts about the machine, by name: what the report of a failure should contain."""
     facts = dict(
         Python=f"{platform.python_version()}, {sys.executable}",
         PyTorch=f"{torch.__version__}, {f'for CUDA {torch.version.cuda}' if torch.version.cuda else 'without CUDA'}",
@@ -65,14 +65,14 @@ def machine() -> dict[str, str]:
 
 
 def cache_folder() -> Path:
-    """Where builds are kept."""
-    from torch.utils import cpp_extension  # here: it imports setuptools
+    """The folder in which builds are cached."""
+    from torch.utils import cpp_extension  # imported here because it loads setuptools
 
     return Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
 
 
 def check_device(device: torch.device) -> list[Finding]:
-    """Build what there is for `device`, and compare each op in each dtype with plain PyTorch."""
+    """Build the ops for `device` and compare each with plain PyTorch, in each dtype."""
     try:
         with examples.ops_mode("require"):
             ops = custom_ops.compiled(torch.zeros(1, device=device))
@@ -91,7 +91,7 @@ def check_device(device: torch.device) -> list[Finding]:
 
 
 def check_op(name: str, example: examples.Example, device: torch.device, dtype: torch.dtype) -> Finding:
-    """Compare one op with plain PyTorch: values, gradients, and where it has them gradients of gradients."""
+    """Compare one op with plain PyTorch: values, gradients and, where it has them, second derivatives."""
     what = f"{device}: {name}, {str(dtype).removeprefix('torch.')}"
     try:
         difference = examples.largest_difference(example, device, dtype)
@@ -103,7 +103,7 @@ def check_op(name: str, example: examples.Example, device: torch.device, dtype: 
 
 
 def fix_of(reason: str) -> str:
-    """What to do about a failure to build."""
+    """How to fix a failed build."""
     if str(cache_folder()) in reason:
         return _FOLDER_FIX
     return next((fix for pattern, fix in _FIXES if re.search(pattern, reason)), _ANY_FIX)
@@ -111,14 +111,14 @@ def fix_of(reason: str) -> str:
 
 @cli.command()
 def main() -> None:
-    """Say what this machine offers to the compiled ops, build them all, and compare each with plain PyTorch.
+    """Report what this machine provides for compiled ops, build them all, and compare each with plain PyTorch.
 
-    Exit code 1 if an op disagrees with plain PyTorch, or if one cannot be built where TORCH_UTILS_OPS=require asks for it.
+    Exits with code 1 if an op disagrees with plain PyTorch, or if ops do not compile although TORCH_UTILS_OPS=require.
     """
     for name, fact in machine().items():
         print(f"{name + ':':<17}{fact}")
     if custom_ops.mode() == "ref":
-        print(f"\n{custom_ops.SWITCH}=ref: plain PyTorch is asked for, so that nothing is built or checked")
+        print(f"\n{custom_ops.SWITCH}=ref selects plain PyTorch, so nothing is built or checked")
         return
     failed = False
     for device in [torch.device("cpu")] + ([torch.device("cuda")] if torch.cuda.is_available() else []):
@@ -126,7 +126,7 @@ def main() -> None:
         for finding in check_device(device):
             print(f"{finding.what:<46}{finding.outcome}")
             if finding.fix is not None:
-                print(f"  to mend it: {finding.fix}")
+                print(f"  to fix it: {finding.fix}")
             failed |= finding.fatal
     sys.exit(1 if failed else 0)
 
@@ -152,7 +152,7 @@ def _nvcc() -> str:
 
 
 def _beside_python(program: str) -> str:
-    """A program on the path, or else of this Python's packages, where the environment is not activated."""
+    """The path of a program: on the path, or among this Python's packages if the environment is not activated."""
     return shutil.which(program) or str(Path(sys.executable).parent / program)
 
 
@@ -165,7 +165,7 @@ def _last_line(command: list[str]) -> str:
 
 
 def _output(command: list[str]) -> list[str]:
-    """The lines that `command` prints, and the first where the program is; none if it does not run."""
+    """The lines that `command` prints, preceded by the location of the program.  Empty if it does not run."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

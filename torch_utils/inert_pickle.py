@@ -1,11 +1,12 @@
-"""Pickles read without running anything in them.
+"""Reads pickles without running anything in them.
 
-`read` follows the instructions of a pickle but calls nothing: where the file asks for a call or an object, the result has a
-`Record` of what was asked for.  `value` turns records of tensors and numbers into what they mean, by code of this project
-alone.  What becomes of other records is up to the caller.
+`read` follows the instructions of a pickle but calls nothing: where the file asks for a call or an object, the result contains
+a `Record` of the request.  `value` converts records of tensors and numbers to the real thing, using only code of this project.
+Callers decide what to do with other records.
 
-Names are held against a list, so that a file that wants anything unusual is refused at once.  The memory needed is bounded
-by the size of the file and by `MAX_INSTRUCTIONS`: nothing is allocated because the file says so, nor twice for one content.
+Names are checked against a list, so a file that asks for anything unusual is refused at once.  Memory use is bounded by the
+size of the file and by `MAX_INSTRUCTIONS`: nothing is allocated just because the file says so, and no content is allocated
+twice.
 """
 
 import collections
@@ -24,7 +25,7 @@ MAX_INSTRUCTIONS = 5_000_000  # a large snapshot has about 100,000
 
 
 class RefusedName(Exception):
-    """A pickle asks for a name that is not on the list; `name` is what it asks for, as 'module.name'."""
+    """A pickle asks for a name that is not on the list.  `name` holds it as 'module.name'."""
 
     def __init__(self, name: str):
         super().__init__(name)
@@ -32,7 +33,7 @@ class RefusedName(Exception):
 
 
 class Name:
-    """A class or function that a pickle mentions."""
+    """A class or function that a pickle refers to."""
 
     __slots__ = ("text",)
 
@@ -41,7 +42,7 @@ class Name:
 
 
 class Record:
-    """An object of a pickle as its instructions: the call `name(*args)`, then the `state` it is given, or None."""
+    """An object of a pickle in terms of its instructions: the call `name(*args)`, and the `state` passed to it, or None."""
 
     __slots__ = ("name", "args", "state")
 
@@ -52,10 +53,10 @@ class Record:
 
 
 def read(stream: BinaryIO) -> Any:
-    """The content of the pickle at the position of `stream`: plain values, containers, `Name` and `Record`.
+    """Read the pickle at the position of `stream`, as plain values, containers, `Name` and `Record`.
 
-    `stream` (a memory map or BytesIO) is left behind the pickle.  Raises RefusedName for a name that is not on the list and
-    ValueError for what is damaged, or no pickle of protocol 2 or later.
+    `stream` is a memory map or BytesIO and ends up behind the pickle.  Raises RefusedName for a name that is not on the list,
+    and ValueError if the data are damaged or not a pickle of protocol 2 or later.
     """
     machine = _Machine()
     try:
@@ -64,7 +65,7 @@ def read(stream: BinaryIO) -> Any:
                 raise ValueError(f"it has more than {MAX_INSTRUCTIONS} instructions")
             machine.step(opcode.name, argument)
     except (IndexError, KeyError, TypeError, OverflowError):
-        raise ValueError("its instructions make no sense") from None
+        raise ValueError("its instructions are inconsistent") from None
     return machine.result
 
 
@@ -72,7 +73,7 @@ def read(stream: BinaryIO) -> Any:
 
 _DTYPES = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool)}
 _DTYPES |= {str(dtype): dtype for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)}
-_STORAGES = {  # names of storage classes in the bytes of a tensor
+_STORAGES = {  # names of storage classes, as the bytes of a tensor mention them
     "torch.HalfStorage": torch.float16,
     "torch.BFloat16Storage": torch.bfloat16,
     "torch.FloatStorage": torch.float32,
@@ -86,7 +87,7 @@ _STORAGES = {  # names of storage classes in the bytes of a tensor
 }
 _DICTS = {"collections.OrderedDict": collections.OrderedDict, "dnnlib.EasyDict": EasyDict, "dnnlib.util.EasyDict": EasyDict}
 PERSISTENT_OBJECT = "torch_utils.persistence._reconstruct_persistent_obj"
-# Objects that networks of this family store by name.  They are never imported, only recorded.
+# Objects that networks of this family store by name.  They are recorded, never imported.
 _PARTS = re.compile(r"(training|torch\.nn\.modules)(\.[A-Za-z_]\w*)+")
 
 
@@ -98,7 +99,7 @@ def _check_name(module: str, name: str) -> Name:
     return Name(full)
 
 
-# The stack machine of pickle, without its calls
+# Pickle's stack machine, without its calls
 
 _LITERALS = frozenset(
     "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
@@ -111,16 +112,16 @@ _SCALARS = (str, int, float, bool, bytes, type(None))
 
 
 class _Machine:
-    """What a pickle builds, instruction by instruction.  Types are compared exactly: no method of a stored object runs."""
+    """Builds the content of a pickle, one instruction at a time.  Types are compared exactly, so no stored method can run."""
 
     def __init__(self):
         self.result: Any = None
         self._stack: list[Any] = []
-        self._outer: list[list[Any]] = []  # stacks below each open mark
+        self._outer: list[list[Any]] = []  # the stacks below each open mark
         self._memo: dict[int, Any] = {}
 
     def step(self, opcode: str, argument: Any) -> None:
-        """Follow one instruction, named as in `pickletools`; those that snapshots do not contain raise ValueError."""
+        """Execute one instruction, named as in `pickletools`.  Raises ValueError for those that snapshots do not contain."""
         if opcode in _LITERALS:
             self._stack.append(argument)
         elif opcode in _CONSTANTS:
@@ -245,34 +246,34 @@ def _require(condition: bool) -> None:
 
 
 def _scalar(key: Any) -> Any:
-    """`key`, if hashing it is safe: a deeply nested tuple would overflow the stack of the interpreter."""
+    """`key`, provided that it is safe to hash: a deeply nested tuple would overflow the interpreter's stack."""
     _require(type(key) in _SCALARS)
     return key
 
 
-# Meaning of records
+# Conversion of records
 
 
 def value(item: Any) -> Any:
-    """`item` with its records as tensors, arrays and numbers, in new containers.
+    """Convert the records in `item` to tensors, arrays and numbers, in new containers.
 
-    Parameters become plain tensors, numbers of NumPy's those of Python, and arrays are read-only.  Raises ValueError for
-    records of other objects, and RecursionError for what is nested too deeply.
+    Parameters become plain tensors, NumPy numbers become Python numbers, and arrays are read-only.  Raises ValueError for
+    records of other objects, and RecursionError if the nesting is too deep.
     """
     try:
         return _Values().of(item)
     except RecursionError:
         raise
     except (TypeError, IndexError, KeyError, AttributeError, OverflowError, RuntimeError):
-        raise ValueError("a value in it makes no sense") from None
+        raise ValueError("one of its values is inconsistent") from None
 
 
 class _Values:
-    """Converts items, each once."""
+    """Converts items, each of them once."""
 
     def __init__(self):
-        self._done: dict[int, Any] = {}  # by the identity of the item
-        self._storages: dict[int, torch.Tensor] = {}  # by the identity of the bytes
+        self._done: dict[int, Any] = {}  # results by the identity of the item
+        self._storages: dict[int, torch.Tensor] = {}  # storages by the identity of their bytes
 
     def of(self, item: Any) -> Any:
         kind = type(item)
@@ -280,7 +281,7 @@ class _Values:
             return item
         if id(item) not in self._done:
             if kind is list or kind in (dict, *_DICTS.values()):
-                self._done[id(item)] = result = kind()  # known before its content: it may contain itself
+                self._done[id(item)] = result = kind()  # registered before its content, which may contain the item itself
                 if kind is list:
                     result.extend(map(self.of, item))
                 else:
@@ -297,28 +298,28 @@ class _Values:
         return self._done[id(item)]
 
     def parameter(self, data: Record, *_: Any) -> torch.Tensor:
-        """The tensor of a parameter; whether it wants gradients, and its hooks, are dropped."""
+        """The tensor of a parameter, without its `requires_grad` and hooks."""
         return self.of(data)
 
     def tensor(self, storage: Record, offset: int, size: tuple, stride: tuple, *_: Any) -> torch.Tensor:
-        """The part of a storage that is a tensor."""
+        """A tensor as a view of its storage."""
         memory = self.of(storage)
         _require(all(type(number) is int and number >= 0 for number in (offset, *size, *stride)))
-        _require(math.prod(size) <= memory.numel())  # strides of 0 could make a huge tensor of one number
+        _require(math.prod(size) <= memory.numel())  # with strides of 0, one number could become a huge tensor
         return memory.as_strided(size, stride, offset)
 
     def storage(self, content: bytes) -> torch.Tensor:
-        """The numbers [n] of a storage that torch.save wrote in its old format, the one that pickled tensors contain."""
+        """The numbers [n] of a storage in the old format of torch.save, which pickled tensors contain."""
         _require(type(content) is bytes)
-        if id(content) in self._storages:  # of another tensor
+        if id(content) in self._storages:  # another tensor shares the storage
             return self._storages[id(content)]
         stream = io.BytesIO(content)
         try:
             magic, version, system, record, keys = (read(stream) for _ in range(5))
         except ValueError:
-            raise ValueError("a tensor in it is damaged") from None
+            raise ValueError("one of its tensors is damaged") from None
         if (magic, version, system["little_endian"]) != (_TORCH_MAGIC, _TORCH_VERSION, True) or len(keys) != 1:
-            raise ValueError("a tensor in it has a format that is not known")
+            raise ValueError("one of its tensors has an unknown format")
         _, kind, _, _, _, part_of_another = record.args[0]
         _require(part_of_another is None)
         dtype, start = _STORAGES[kind.text], stream.tell() + 8
@@ -341,12 +342,12 @@ class _Values:
         return set(map(_scalar, items))
 
     def numpy_dtype(self, code: str, *state: Any) -> np.dtype:
-        """The type of numbers with a code such as 'f8'; its byte order is in the state, (version, order, ...)."""
+        """The dtype with a code such as 'f8'.  Its byte order is in the state: (version, order, ...)."""
         _require(type(code) is str and re.fullmatch(r"b1|[iuf][1248]", code) is not None)
         return np.dtype(code).newbyteorder(state[-1][1] if state and type(state[-1]) is tuple else "|")
 
     def numpy_scalar(self, dtype: Record, content: bytes) -> Any:
-        """A number of Python's."""
+        """A NumPy number as a Python number."""
         return np.frombuffer(content, self.of(dtype), 1)[0].item()
 
     def numpy_array(self, _kind: Name, _shape: tuple, _code: bytes, state: tuple) -> np.ndarray:
@@ -357,7 +358,7 @@ class _Values:
         return np.frombuffer(content, self.of(dtype)).reshape(shape, order=order)
 
 
-_MAX_SET = 64  # many objects can share one list of items; the sets that networks store are empty or small
+_MAX_SET = 64  # many objects can share one list of items, but the sets that networks store are empty or small
 _TORCH_MAGIC, _TORCH_VERSION = 0x1950A86A20F9469CFC6C, 1001
 CONVERSIONS: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter": _Values.parameter,
@@ -369,8 +370,8 @@ CONVERSIONS: dict[str, Callable[..., Any]] = {
     "builtins.set": _Values.set,
     "numpy.dtype": _Values.numpy_dtype,
 }
-for _module in ("numpy.core", "numpy._core"):  # before and from numpy 2.0 on
+for _module in ("numpy.core", "numpy._core"):  # before numpy 2.0, and since
     CONVERSIONS[f"{_module}.multiarray.scalar"] = _Values.numpy_scalar
     CONVERSIONS[f"{_module}.multiarray._reconstruct"] = _Values.numpy_array
     CONVERSIONS[f"{_module}.numeric._frombuffer"] = _Values.numpy_buffer
-_ARGUMENTS = ("numpy.ndarray",)  # mentioned, never called
+_ARGUMENTS = ("numpy.ndarray",)  # passed as arguments, never called

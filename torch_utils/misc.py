@@ -1,4 +1,4 @@
-"""Checks and copies for modules and tensors."""
+"""Helpers for modules and tensors: checks, copies and averages."""
 
 import contextlib
 import functools
@@ -12,22 +12,22 @@ import torch
 
 
 def assert_shape(tensor: torch.Tensor, shape: Sequence[int | None]) -> None:
-    """Raise ValueError unless `tensor` has the shape `shape`, in which None stands for any size."""
+    """Raise ValueError unless `tensor` has the given shape.  None in `shape` stands for any size."""
     actual = tuple(tensor.shape)
     if len(actual) != len(shape) or any(want is not None and want != have for want, have in zip(shape, actual)):
         raise ValueError(f"expected a tensor of shape {list(shape)}, got {list(actual)}")
 
 
 def named_params_and_buffers(module: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Names and tensors of all parameters, then of all buffers."""
+    """Iterate over the names and tensors of all parameters, then of all buffers."""
     return itertools.chain(module.named_parameters(), module.named_buffers())
 
 
 @torch.no_grad()
 def copy_params_and_buffers(source: torch.nn.Module, target: torch.nn.Module, require_all: bool = False) -> list[str]:
-    """Copy tensors of the same name and shape from `source` into `target`; return the names that were not copied.
+    """Copy tensors of the same name and shape from `source` into `target`, and return the names that were not copied.
 
-    With `require_all`, a tensor of `target` that `source` lacks, or has in another shape, raises ValueError instead.
+    With `require_all`, raises ValueError if `source` lacks a tensor of `target` or has it in another shape.
     """
     have = dict(named_params_and_buffers(source))
     skipped = []
@@ -44,7 +44,7 @@ def copy_params_and_buffers(source: torch.nn.Module, target: torch.nn.Module, re
 
 @torch.no_grad()
 def update_average(average: torch.nn.Module, current: torch.nn.Module, decay: float) -> None:
-    """Keep the share `decay` of the parameters of `average`, and take the rest from `current`; buffers are copied."""
+    """Update an exponential moving average: keep a share `decay` of the parameters of `average`, and copy the buffers."""
     for kept, new in zip(average.parameters(), current.parameters()):
         kept.copy_(new.lerp(kept, decay))
     for kept, new in zip(average.buffers(), current.buffers()):
@@ -52,7 +52,7 @@ def update_average(average: torch.nn.Module, current: torch.nn.Module, decay: fl
 
 
 def summarize(module: torch.nn.Module) -> str:
-    """One line per child of `module` with its parameters and buffers counted, and a total."""
+    """A summary of `module`: one line per child with its counts of parameters and buffers, and a total."""
     rows = [("", "parameters", "buffers")]
     for name, child in (*module.named_children(), ("total", module)):
         rows.append((name, *(f"{sum(t.numel() for t in kind):,}" for kind in (child.parameters(), child.buffers()))))
@@ -60,23 +60,23 @@ def summarize(module: torch.nn.Module) -> str:
     return "\n".join(f"{name:<{widths[0]}}  {params:>{widths[1]}}  {buffers:>{widths[2]}}" for name, params, buffers in rows)
 
 
-# For other people's scripts, and for the text inside published snapshots
+# For other people's scripts, and for the source code inside published snapshots
 
 
 def params_and_buffers(module: torch.nn.Module) -> list[torch.Tensor]:
-    """All parameters of `module`, then all buffers."""
+    """All parameters of `module`, followed by all buffers."""
     return [tensor for _, tensor in named_params_and_buffers(module)]
 
 
 def print_module_summary(module: torch.nn.Module, inputs: Sequence[Any]) -> Any:
-    """Print `summarize` of `module` and return what it makes of `inputs`."""
+    """Print `summarize(module)` and return the output of `module` for `inputs`."""
     print(summarize(module))
     return module(*inputs)
 
 
 @contextlib.contextmanager
 def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
-    """Inside, gradients of a DistributedDataParallel `module` are averaged over processes only if `sync`."""
+    """Average the gradients of a DistributedDataParallel `module` over processes inside this block only if `sync`."""
     quiet = isinstance(module, torch.nn.parallel.DistributedDataParallel) and not sync
     with module.no_sync() if quiet else contextlib.nullcontext():
         yield
@@ -84,9 +84,10 @@ def ddp_sync(module: torch.nn.Module, sync: bool) -> Iterator[None]:
 
 @torch.no_grad()
 def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = None) -> None:
-    """RuntimeError, in every process but the first, unless all processes hold the same parameters and buffers.
+    """Check that all processes hold the same parameters and buffers.  All processes must call this together.
 
-    Names `class.name` that match `ignore_regex` may differ.  All processes must call this together.
+    Raises RuntimeError in every process but the first if they differ.  Names `class.name` that match `ignore_regex` are
+    skipped.
     """
     if not torch.distributed.is_initialized():
         return
@@ -101,10 +102,11 @@ def check_ddp_consistency(module: torch.nn.Module, ignore_regex: str | None = No
 
 
 class InfiniteSampler(torch.utils.data.Sampler):
-    """Numbers of the items of `dataset` without end, those of process `rank` of `num_replicas`.
+    """Yields indices into `dataset` without end: those of process `rank` of `num_replicas`.
 
-    With `shuffle` the order is random, by `seed` alone: after a shuffle, each item comes from the front of a queue, out of
-    the share `window_size` of it, and goes to its end: at least the rest of the queue comes before it is there again.
+    With `shuffle`, the order depends on `seed` alone.  After an initial shuffle, each index is drawn from the first
+    `window_size` (a fraction) of a queue and appended to its end, so at least the rest of the queue comes before the index is
+    drawn again.
     """
 
     def __init__(
@@ -133,7 +135,7 @@ class InfiniteSampler(torch.utils.data.Sampler):
 
 
 def profiled_function(function: Callable) -> Callable:
-    """Decorator: torch's profiler shows calls of `function` under its name."""
+    """Decorator that makes torch's profiler show calls of `function` under its name."""
 
     @functools.wraps(function)
     def profiled(*args, **kwargs):
@@ -145,7 +147,7 @@ def profiled_function(function: Callable) -> Callable:
 
 @contextlib.contextmanager
 def suppress_tracer_warnings() -> Iterator[None]:
-    """Inside, torch.jit.trace does not warn of what it cannot follow."""
+    """Silence torch.jit.trace's warnings about code it cannot trace."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", category=torch.jit.TracerWarning)
         yield
@@ -158,9 +160,9 @@ def constant(
     device: torch.device | str | None = None,
     memory_format: torch.memory_format = torch.contiguous_format,
 ) -> torch.Tensor:
-    """A new tensor of the number or numbers `value`, repeated to fill `shape` where one is given.
+    """Return a new tensor with the number or numbers `value`, repeated to fill `shape` if it is given.
 
-    It has torch's default type and is on the CPU unless `dtype` and `device` are given.
+    It has torch's default dtype and is on the CPU unless `dtype` and `device` are given.
     """
     tensor = torch.as_tensor(np.asarray(value), dtype=dtype or torch.get_default_dtype(), device=device or "cpu")
     return tensor.expand(tensor.shape if shape is None else tuple(shape)).clone(memory_format=memory_format)

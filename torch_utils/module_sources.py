@@ -1,7 +1,7 @@
-"""Texts of modules: what a module needs of its own project, and modules that are made of stored texts.
+"""Source code of modules: collects what a module needs from its own project, and creates modules from stored sources.
 
-A snapshot holds the text of the module of each class in it, and that text imports its siblings.  `bundle` collects them.
-`load` makes modules of such a collection where other files, or none, are installed under those names.
+A snapshot stores the source of the module of each of its classes, and that source imports its siblings.  `bundle` collects all
+of them.  `load` creates modules from such a bundle where the installed files differ or do not exist.
 """
 
 import ast
@@ -19,36 +19,37 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, Callable, Iterator, NamedTuple
 
-SHARED = ("dnnlib", "torch_utils")  # never stored: they are installed wherever a snapshot is opened
+SHARED = ("dnnlib", "torch_utils")  # never stored, because they are installed wherever a snapshot is opened
 
 
 class Text(NamedTuple):
-    """The text of a module, and whether the module is a package."""
+    """The source of a module, and whether the module is a package."""
 
     text: str
     is_package: bool
 
 
 class Bundle(NamedTuple):
-    """A module's name in its project, and the texts, by name, of itself and of all that it imports from that project."""
+    """A module's name in its project, and the sources, by name, of the module and everything it imports from that project."""
 
     name: str
     sources: dict[str, str]
 
     @property
     def text(self) -> str:
-        """The module's own text."""
+        """The source of the module itself."""
         return self.sources[self.name]
 
 
-_bundles: dict[str, Bundle] = {}  # by name in sys.modules
-_texts: dict[str, Text] = {}  # of installed modules, as they were when first asked for
+_bundles: dict[str, Bundle] = {}  # keys are names in sys.modules
+_texts: dict[str, Text] = {}  # sources of installed modules when they were first requested
 
 
 def bundle(module_name: str) -> Bundle:
-    """What to store of a module that is being imported, or has been; OSError if its source cannot be found.
+    """Collect what to store for a module that is, or is being, imported.  Raises OSError if its source cannot be found.
 
-    Files are read in the first call for a module, which should come while it is imported: files change while they run.
+    The first call for a module reads the files.  It should happen while the module is imported, because files can change while
+    the program runs.
     """
     if module_name not in _bundles:
         collection = next((c for c in _collections if module_name.startswith(c.prefix)), None)
@@ -61,20 +62,20 @@ def bundle(module_name: str) -> Bundle:
 
 
 def with_text(text: str) -> str | None:
-    """The name of an installed module with exactly this text among those that `bundle` was called for, or None."""
+    """The name of an installed module with exactly this source, among those that `bundle` was called for, or None."""
     return next((name for name, bundle in _bundles.items() if bundle.name == name and bundle.text == text), None)
 
 
 def are_installed(sources: dict[str, str]) -> bool:
-    """Whether all of these modules are installed with exactly these texts.  Runs none of them."""
+    """Whether all these modules are installed with exactly these sources.  Does not run any of them."""
     return all((found := installed(name)) is not None and found.text == text for name, text in sorted(sources.items()))
 
 
-# What is installed
+# Installed modules
 
 
 def installed(name: str) -> Text | None:
-    """The text of what ``import name`` finds, without running it; None if there is no such module, or it has no text."""
+    """The source of what ``import name`` would find, without running it.  None if there is no such module or no source."""
     if name not in _texts:
         spec = _spec(name)
         text = None if spec is None else _read(spec)
@@ -93,11 +94,11 @@ def _read(spec: ModuleSpec) -> str | None:
 
 
 def _spec(name: str) -> ModuleSpec | None:
-    """Where ``import name`` finds a module, without running any."""
+    """The spec of what ``import name`` would find, without running any module."""
     module = sys.modules.get(name)
     if module is not None:
         spec, file = getattr(module, "__spec__", None), getattr(module, "__file__", None)
-        if spec is None and file is not None:  # a script that is being run
+        if spec is None and file is not None:  # the module is a running script
             spec = importlib.util.spec_from_file_location(name, file)
         return spec
     parent = name.rpartition(".")[0]
@@ -109,13 +110,13 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _root(spec: ModuleSpec) -> Path | None:
-    """The folder from which a module is imported: what is on sys.path."""
+    """The folder on sys.path from which a module is imported."""
     place = spec.submodule_search_locations[0] if spec.submodule_search_locations else spec.origin
     return None if place is None else Path(os.path.abspath(place)).parents[spec.name.count(".")]
 
 
 def _finder_in_project(owner: str) -> Callable[[str], Text | None]:
-    """`installed` for modules of the project of `owner`, those beside it; all others are None."""
+    """`installed`, restricted to modules of the project of `owner`, which are those beside it.  None for all others."""
     spec = _spec(owner)
     root = None if spec is None else _root(spec)
 
@@ -128,7 +129,7 @@ def _finder_in_project(owner: str) -> Callable[[str], Text | None]:
 
 
 def _distribution(name: str, root: Path) -> list[str]:
-    """The installed packages that a module may come from, where everything is in one folder."""
+    """The installed packages that may own a module, if all modules share one folder."""
     if root.name not in ("site-packages", "dist-packages"):
         return []
     return sorted(_distributions().get(name.partition(".")[0], []))
@@ -137,11 +138,11 @@ def _distribution(name: str, root: Path) -> list[str]:
 _distributions = functools.cache(importlib.metadata.packages_distributions)
 
 
-# What imports what
+# Import graph
 
 
 def _closure(name: str, find: Callable[[str], Text | None]) -> dict[str, str]:
-    """Texts by name of `name` and of what it imports, directly or not, as far as `find` knows the text."""
+    """Sources by name of `name` and of everything it imports, directly or indirectly, as far as `find` knows them."""
     sources, pending = {}, [*_with_parents(name)]
     while pending:
         name = pending.pop()
@@ -154,10 +155,10 @@ def _closure(name: str, find: Callable[[str], Text | None]) -> dict[str, str]:
 
 @functools.cache
 def _imports(text: str, package: str) -> frozenset[str]:
-    """Names of modules that a text imports anywhere; some are names of what is in a module, which no module has."""
+    """Names that a source imports anywhere in it.  Some refer to members of modules instead of modules."""
     try:
         tree = ast.parse(text)
-    except SyntaxError:  # it may be meant for another version of Python, behind a condition
+    except SyntaxError:  # the source may be for another version of Python and be imported conditionally
         return frozenset()
     names = set()
     for node in ast.walk(tree):
@@ -170,18 +171,18 @@ def _imports(text: str, package: str) -> frozenset[str]:
 
 
 def _with_parents(name: str) -> Iterator[str]:
-    """``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``: importing the last runs them all."""
+    """``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``, because importing the last one runs them all."""
     return itertools.accumulate(name.split("."), "{}.{}".format)
 
 
-# Modules made of stored texts
+# Modules created from stored sources
 
 
 def load(name: str, sources: dict[str, str]) -> ModuleType:
-    """The module `name` made of its text in `sources`, the same one for the same texts.
+    """Create the module `name` from its entry in `sources`.  The same sources always give the same module.
 
-    It and what it imports from `sources` get private names in sys.modules; installed modules are neither used in their
-    place nor replaced.  Runs the texts, so whatever they raise may come out.
+    The module and what it imports from `sources` get private names in sys.modules, so they neither use nor replace installed
+    modules.  This runs the sources, so anything they raise is passed on.
     """
     collection = next((c for c in _collections if c.fits(sources)), None)
     if collection is None:
@@ -193,19 +194,19 @@ def load(name: str, sources: dict[str, str]) -> ModuleType:
 
 
 class _Collection(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
-    """Texts that belong together, as modules of a private package that import each other."""
+    """Sources that belong together, importable as modules of a private package."""
 
     def __init__(self, prefix: str):
-        self.prefix = prefix  # of private names, with a dot at its end
-        self.sources: dict[str, str] = {}  # by the names without it
+        self.prefix = prefix  # of the private names; ends in a dot
+        self.sources: dict[str, str] = {}  # keys are names without the prefix
 
     def fits(self, sources: dict[str, str]) -> bool:
-        """Whether `sources` are of the same project: some modules are here too, and none of them with another text."""
+        """Whether `sources` are from the same project: they overlap with these, and no source differs."""
         common = self.sources.keys() & sources.keys()
         return bool(common) and all(self.sources[name] == sources[name] for name in common)
 
     def find(self, name: str) -> Text | None:
-        """The text of `name`, a name without the prefix."""
+        """The source of the module `name`, given without the prefix."""
         return Text(self.sources[name], self.is_package(self.prefix + name)) if name in self.sources else None
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
@@ -219,10 +220,10 @@ class _Collection(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
         return any((self.prefix + name).startswith(fullname + ".") for name in self.sources)
 
     def get_source(self, fullname: str) -> str:
-        return self.sources.get(fullname.removeprefix(self.prefix), "")  # nothing in the private package itself
+        return self.sources.get(fullname.removeprefix(self.prefix), "")  # the private package itself is empty
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.source_to_code(self.get_source(fullname), fullname)  # by that name, tracebacks find the text
+        return self.source_to_code(self.get_source(fullname), fullname)  # tracebacks find the source by this name
 
     def exec_module(self, module: ModuleType) -> None:
         module.__builtins__ = dict(vars(builtins), __import__=self._import)
@@ -231,11 +232,11 @@ class _Collection(importlib.abc.MetaPathFinder, importlib.abc.InspectLoader):
     def _import(
         self, name: str, globals: Any = None, locals: Any = None, fromlist: tuple[str, ...] = (), level: int = 0
     ) -> ModuleType:
-        """What ``import`` calls in these modules.  Relative names are right as they are."""
+        """The ``import`` statement of these modules.  Relative imports need no translation."""
         if level > 0 or name not in self.sources:
             return builtins.__import__(name, globals, locals, fromlist, level)
         module = builtins.__import__(self.prefix + name, globals, locals, fromlist, 0)
-        # Without a list of names, import gives the outermost package: here the one inside the private package.
+        # Without a list of names, import returns the outermost package: here, the one inside the private package.
         return module if fromlist else sys.modules[self.prefix + name.partition(".")[0]]
 
 

@@ -1,11 +1,12 @@
 """Pickles that carry the source of their classes, in the format of StyleGAN2-ADA, EG3D and PanoHead snapshots.
 
-A decorated object is stored as a call of `_reconstruct_persistent_obj` with one dictionary, `meta`: the text of the module
-that defines its class, the class's name, and the object's attributes.  Snapshots of this project also have, by name, the
-texts of what that module imports from its own project, so that they can be loaded where only `torch_utils` and `dnnlib`
-are, or where the project has changed since.  Where the same texts are installed, their classes are used and no text is run.
+A decorated object is stored as a call of `_reconstruct_persistent_obj` with one dictionary, `meta`: the source of the module
+that defines its class, the name of the class, and the attributes of the object.  Snapshots of this project also store the
+sources, by name, of everything that module imports from its own project.  They can therefore be loaded where only `torch_utils`
+and `dnnlib` are installed, or after the project has changed.  If the same sources are installed, their classes are used and the
+stored sources are not run.
 
-Plain `pickle.load` of a snapshot runs what is in the file.  For files of others use `training.loading.load_network`.
+Plain `pickle.load` of a snapshot runs code from the file.  Use `training.loading.load_network` for files from others.
 """
 
 import copy
@@ -19,19 +20,19 @@ from typing import Any, Callable
 from dnnlib import EasyDict
 from torch_utils import module_sources
 
-_VERSION = 6  # of the format; the one that published snapshots have
+_VERSION = 6  # of the format; published snapshots have the same
 _import_hooks: list[Callable[[EasyDict], EasyDict]] = []
 
 
 def persistent_class(cls: type) -> type:
-    """Class decorator: instances remember their constructor arguments and are pickled along with their source."""
+    """Class decorator: instances remember their constructor arguments and are pickled together with their source."""
     original_init = cls.__init__
-    module_sources.bundle(cls.__module__)  # read now: the files may change while the program runs
+    module_sources.bundle(cls.__module__)  # reads the sources now, because files may change while the program runs
 
     @functools.wraps(original_init)
     def init(self, *args, **kwargs):
-        if "_init_args" not in self.__dict__:  # a decorated base class must not overwrite the arguments of its heir
-            # Copies: the caller may go on to change a dictionary of options.
+        if "_init_args" not in self.__dict__:  # a decorated base class must not overwrite the arguments of a subclass
+            # Copies, because the caller may change a dictionary of options later.
             self.__dict__["_init_args"], self.__dict__["_init_kwargs"] = copy.deepcopy((args, kwargs))
         original_init(self, *args, **kwargs)
 
@@ -42,7 +43,7 @@ def persistent_class(cls: type) -> type:
             version=_VERSION,
             module_name=bundle.name,
             module_src=bundle.text,
-            sources=bundle.sources,  # one object for all classes of a module: pickled once
+            sources=bundle.sources,  # one object for all classes of a module, so it is pickled once
             class_name=type(self).__name__,
             state=self.__dict__,
         )
@@ -57,17 +58,17 @@ def persistent_class(cls: type) -> type:
 
 
 def is_persistent(obj: Any) -> bool:
-    """Whether `obj` is an instance of a decorated class, or such a class."""
+    """Whether `obj` is a decorated class or an instance of one."""
     return getattr(obj, "_persistent", False) is True
 
 
 def import_hook(hook: Callable[[EasyDict], EasyDict]) -> None:
-    """Register `hook`: it gets each object's `meta` before the object is rebuilt and returns the one to use."""
+    """Register `hook`, which receives each object's `meta` before the object is rebuilt and returns the one to use."""
     _import_hooks.append(hook)
 
 
 def _reconstruct_persistent_obj(meta: dict) -> Any:
-    """What pickle calls to rebuild one object."""
+    """Rebuild one object.  Called by pickle."""
     meta = EasyDict(meta)
     for hook in _import_hooks:
         meta = hook(meta)
@@ -83,12 +84,12 @@ def _reconstruct_persistent_obj(meta: dict) -> Any:
 
 
 def _module(meta: EasyDict) -> types.ModuleType:
-    """The installed module of `meta`, if it and what it imports from its project have the stored texts; or one made of them."""
+    """The installed module of `meta` if it and its imports match the stored sources, else one created from the sources."""
     name = meta.get("module_name") or module_sources.with_text(meta.module_src)  # published snapshots store no name
-    sources = {**meta.get("sources", {}), name: meta.module_src}  # a hook may have changed the text
+    sources = {**meta.get("sources", {}), name: meta.module_src}  # a hook may have changed the source
     if name is not None and module_sources.are_installed(sources):
         return importlib.import_module(name)
-    if "sources" not in meta:  # the text stands alone, and its imports find what is installed
+    if "sources" not in meta:  # the source stands alone, so its imports refer to installed modules
         name = f"text_{hashlib.sha256(meta.module_src.encode()).hexdigest()[:32]}"
         sources = {name: meta.module_src}
     return module_sources.load(name, sources)
