@@ -31,7 +31,6 @@ from training.config import TrainingConfig  # noqa: E402
 from training.options import PRESETS, SCENES  # noqa: E402
 
 SECONDS_BETWEEN_SAVES = 600
-CONST_RESOLUTION = 32  # from 4 pixels, a backbone takes ten times as long to find where eyes are
 
 
 @cli.command(help=__doc__)
@@ -63,7 +62,7 @@ def main(outdir: str, data: str, people: int | None, effort: float, minutes: flo
 
 def generator_config(cfg: str, preset: str, seed: int, device: str) -> TrainingConfig:
     """The settings of a generator of that preset; those of training do not matter here."""
-    recipe = dict(PRESETS[preset], mirror=False, blur_fade_kimg=0, g_const_resolution=CONST_RESOLUTION)
+    recipe = dict(PRESETS[preset], mirror=False, blur_fade_kimg=0)
     paths = dict(outdir="", img_data="", seg_data="")
     training = dict(gpus=1, batch=2, gamma=1, gamma_seg=1)
     return TrainingConfig(cfg=cfg, preset=preset, seed=seed, device=device, **paths, **training, **recipe)

@@ -58,6 +58,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         cbase=3072,
         cmax=96,
         triplane_depth=3,
+        g_const_resolution=32,  # from 4 pixels, a backbone this small takes ten times as long to find where eyes are
         sr_module="SuperresolutionSlim2X",
         use_torgb_raw=True,
         decoder_activation="none",
