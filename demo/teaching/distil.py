@@ -24,7 +24,7 @@ LEAST_IMPORTANCE = 0.05  # of cells that no ray meets, beside the mean of all
 class DistilSettings:
     """How grids are distilled."""
 
-    passes: float = 160.0  # times that each person's grids are seen
+    passes: float = 40.0  # times that each person's grids are seen
     persons: int = 4  # in a step
     lr: float = 0.08
     backgrounds: int = 4  # in a step

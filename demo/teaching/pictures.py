@@ -17,7 +17,7 @@ from training.triplane import Face
 class PicturesSettings:
     """How the generator learns from pictures."""
 
-    passes: float = 16.0  # times that each view is seen
+    passes: float = 8.0  # times that each view is seen
     lr: float = 0.01
     reproduction: Reproduction = Reproduction()
 

@@ -190,7 +190,7 @@ def test_a_set_that_does_not_do(rendered, tmp_path, harm):
 
 def run(rendered, outdir, *options):
     pytest.importorskip("efficientnet_lite_pytorch")
-    arguments = ["--outdir", str(outdir), "--data", str(rendered), "--device", "cpu", "--effort", "0.0625", *options]
+    arguments = ["--outdir", str(outdir), "--data", str(rendered), "--device", "cpu", "--effort", "0.125", *options]
     return CliRunner().invoke(teach.main, arguments, catch_exceptions=False)
 
 
