@@ -61,7 +61,7 @@ def files_in(folder):
 
 def frames_of(path):
     with imageio.get_reader(path) as video:
-        return np.stack(list(video))
+        return np.stack([frame for frame in video])  # noqa: C416 (list() would ask for its length, which is infinite)
 
 
 @pytest.fixture(scope="module")
