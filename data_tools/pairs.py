@@ -94,10 +94,8 @@ def highest_level(mask: Image.Image) -> int:
 
 def mask_classes(mask: Image.Image) -> list[int]:
     """The class numbers, such as [0, 1], in a mask (L) that holds them instead of levels up to 255.  Empty for other masks."""
-    most = highest_level(mask)
-    if not 0 < most <= MAX_CLASS:
-        return []
-    return [level for level, count in enumerate(mask.histogram()) if count]
+    levels = [level for level, count in enumerate(mask.histogram()) if count]
+    return levels if 0 < levels[-1] <= MAX_CLASS else []
 
 
 def map_in_order(function: Callable[[Any], Any], items: Iterable) -> Iterator[Any]:

@@ -23,6 +23,7 @@ import PIL.Image
 from dnnlib import UserError
 from dnnlib.cli import command, progress
 from dnnlib.util import atomic_path, format_time, is_locked
+from metrics.results import images_seen
 from training import alarms
 from training.run_folder import LOG_NAME, OPTIONS_NAME
 from training.snapshots import STATS_NAME, read_stats
@@ -252,8 +253,8 @@ def _is_figure(name: str, value: Any) -> bool:
 
 def _metric(line: dict[str, Any], name: str, value: float) -> dict[str, Any]:
     seen, snapshot = line.get("images_seen"), str(line.get("network") or line.get("snapshot_pkl") or "")
-    number = re.search(r"network-snapshot-(\d+)", snapshot)
-    kimg = seen / 1000 if seen is not None else int(number[1]) if number else None
+    seen = images_seen(snapshot) if seen is None else seen
+    kimg = None if seen is None else seen / 1000
     way = {part: of for part, of in line.get("fingerprint", {}).items() if part != "network"}
     error = line.get("figures", {}).get(f"{name}_error")
     return dict(

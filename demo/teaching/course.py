@@ -95,8 +95,6 @@ class Course:
     @torch.no_grad()
     def save_pictures(self, folder: Path) -> None:
         """A sheet: some people, a row each: a rendered view, the same as it is learned, and an orbit; then random heads."""
-        if self.lesson is None:
-            return
         rows = []
         for person in range(min(SHEET_PEOPLE, len(self.people))):
             label = self.people.labels[person, :1].to(self.device)

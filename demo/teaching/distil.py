@@ -4,6 +4,8 @@ People's latents come from the grids themselves: their principal components, eac
 are draws of z ~ N(0, I) and so are those who were never seen.
 """
 
+import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,23 +81,46 @@ def whitened(rows: torch.Tensor, size: int, weights: torch.Tensor | None = None)
     return latents.float(), (scales / scales.square().mean().sqrt()).float()
 
 
-class Distil(Lesson):
+class LatentLesson(Lesson):
+    """A lesson in which `G` makes people from the latents of `targets`."""
+
+    def __init__(self, G: torch.nn.Module, targets: Targets, learning: Iterable[torch.nn.Parameter], lr: float, seed: int):
+        super().__init__(seed)
+        self.G = G
+        self.targets = targets
+        self.parts = dict(G=G, targets=targets)
+        self.optimizers = dict(optimizer=torch.optim.Adam(learning, lr=lr, betas=BETAS, fused=True))
+
+    def latents(self, z: torch.Tensor) -> torch.Tensor:
+        """z [N, z_dim] -> ws [N, num_ws, w_dim]."""
+        return self.G.mapping(z, z.new_zeros(len(z), self.G.c_dim))
+
+    def people(self, who: torch.Tensor) -> torch.Tensor:
+        """ws [N, num_ws, w_dim] of people `who` [N] of a batch, whose mean the mapping keeps track of."""
+        ws = self.latents(self.targets.z[who])
+        self.G.backbone.mapping.track(ws[:, 0].detach().mean(dim=0))
+        return ws
+
+    @torch.no_grad()
+    def face(self, person: int) -> Face:
+        """A person, with the background of the first view, as `G.render` takes it."""
+        first_view = person * (len(self.targets.z_behind) // len(self.targets.z))
+        ws = self.latents(self.targets.z[person, None])
+        return self.G.prepare(ws, self.latents(self.targets.z_behind[first_view, None]))
+
+
+class Distil(LatentLesson):
     """The backbone, and the synthesis of backgrounds, learn from `Targets`."""
 
     name = "distil"
 
     def __init__(self, G: torch.nn.Module, people: int, views: int, settings: DistilSettings, seed: int, device: torch.device):
-        super().__init__(seed)
-        self.G = G
+        size, depth = G.grid_model.triplane_size, G.grid_model.triplane_depth
+        targets = Targets(people, views, G.z_dim, 3 * trigrid.GRID_CHANNELS * depth, size).to(device)
+        super().__init__(G, targets, [*G.backbone.parameters(), *G.bcg_synthesis.parameters()], settings.lr, seed)
         self.settings = settings
         self.device = device
         self.total = int(settings.passes * people)
-        size, depth = G.grid_model.triplane_size, G.grid_model.triplane_depth
-        self.targets = Targets(people, views, G.z_dim, 3 * trigrid.GRID_CHANNELS * depth, size).to(device)
-        self.views = views
-        learning = [*G.backbone.parameters(), *G.bcg_synthesis.parameters()]
-        self.parts = dict(G=G, targets=self.targets)
-        self.optimizers = dict(optimizer=torch.optim.Adam(learning, lr=settings.lr, betas=BETAS, fused=True))
 
     @torch.no_grad()
     def begin(self, fit: Fit) -> None:
@@ -103,16 +128,11 @@ class Distil(Lesson):
         self.targets.take(fit)
         self.G.backbone.mapping.fc0.weight[:, : self.G.z_dim] *= self.targets.scales
 
-    def latents(self, z: torch.Tensor) -> torch.Tensor:
-        """z [N, z_dim] -> ws [N, num_ws, w_dim]."""
-        return self.G.mapping(z, z.new_zeros(len(z), self.G.c_dim))
-
     def _terms(self, rng: np.random.Generator) -> tuple[dict[str, torch.Tensor], int]:
         targets = self.targets
         who = self._some(rng, len(targets.z), self.settings.persons)
         expected = targets.planes[who].float()
-        ws = self.latents(targets.z[who])
-        made = self.G.backbone.synthesis(ws)
+        made = self.G.backbone.synthesis(self.people(who))
         spread = ((expected - self.mean_planes).abs() * targets.importance).mean()
         terms = dict(grids=((made - expected).abs() * targets.importance).mean() / spread)
         numbers = self._some(rng, len(targets.behind), self.settings.backgrounds)
@@ -120,22 +140,13 @@ class Distil(Lesson):
         found = self.G.make_background(self.latents(targets.z_behind[numbers]))
         wanted = F.interpolate(behind, found.shape[-2:], mode="bilinear")
         terms["background"] = (found - wanted).abs().mean() / behind.abs().mean()
-        self.G.backbone.mapping.track(ws[:, 0].detach().mean(dim=0))
         return terms, len(who)
 
     def _some(self, rng: np.random.Generator, most: int, count: int) -> torch.Tensor:
         """`count` different numbers under `most`."""
         return torch.from_numpy(rng.choice(most, min(count, most), replace=False)).to(self.device)
 
-    @property
+    @functools.cached_property
     def mean_planes(self) -> torch.Tensor:
-        """The mean of all targets, computed once."""
-        if not hasattr(self, "_mean_planes"):
-            self._mean_planes = self.targets.planes.float().mean(dim=0)
-        return self._mean_planes
-
-    @torch.no_grad()
-    def face(self, person: int) -> Face:
-        """A person as `G.render` takes it."""
-        ws = self.latents(self.targets.z[person, None])
-        return self.G.prepare(ws, self.latents(self.targets.z_behind[person * self.views, None]))
+        """The mean of all targets."""
+        return self.targets.planes.float().mean(dim=0)

